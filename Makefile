@@ -1,0 +1,76 @@
+# Thin wrappers around `olmp` and the experiments. `make` alone lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+CORPUS ?= homeassistant
+PAIR ?= en-de
+SEED ?= 1
+PIP_ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+DATA := data/$(CORPUS).$(PAIR)
+
+# the first interpreter that really runs and is neither too old nor too new
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help
+help: ## list the targets and their variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## install everything into .venv [PYTHON=python3.12 PIP_ARGS="--extra-index-url …"]
+
+$(READY): pyproject.toml requirements.lock
+	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 with venv and ensurepip found (Debian, Ubuntu: the package python3-venv): make setup PYTHON=/path/to/python" >&2; exit 2)
+	@"$(PYTHON)" -c '$(FITS)' || { echo "$(PYTHON) cannot be used: Python 3.11 or 3.12 with venv and ensurepip is needed" >&2; exit 2; }
+	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
+	$(PY) -m pip install $(PIP_ARGS) -c requirements.lock -e '.[study,dev]'
+	@touch $@
+
+.PHONY: data
+data: $(READY) ## fetch and prepare the text [CORPUS=homeassistant PAIR=en-de; CORPUS=multi30k FROM=folder]
+	$(VENV)/bin/olmp corpus $(CORPUS) --pair $(PAIR) --out $(DATA) $(if $(FROM),--from $(FROM))
+
+.PHONY: baselines
+baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1]
+	$(PY) -m experiments.baselines $(if $(MODEL),--model $(MODEL)) --seed $(SEED)
+
+.PHONY: demo
+demo: data ## compress shipped models under a BLEU tolerance (minutes)
+	$(PY) -m experiments.demo
+
+.PHONY: table
+table: data ## groupings against search-free rules, three models (hours)
+	$(PY) -m experiments.comparison
+
+.PHONY: test
+test: data lint ## lint, then all tests with coverage
+	$(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
+
+.PHONY: lint
+lint: $(READY) ## style, types and the directions of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: lock
+lock: ## renew requirements.lock from what pyproject.toml allows today
+	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 found" >&2; exit 2)
+	rm -rf $(VENV).lock && "$(PYTHON)" -m venv $(VENV).lock
+	$(VENV).lock/bin/python -m pip install $(PIP_ARGS) -e '.[study,dev]'
+	{ echo "# Constraints of pip for the extras study and dev; \`make lock\` writes this file."; \
+	  $(VENV).lock/bin/python -m pip freeze --exclude-editable \
+	  | sed -E '/^(nvidia-|cuda-|triton)/d; s/\+[a-z0-9.]+$$//'; } > requirements.lock.part
+	mv requirements.lock.part requirements.lock && rm -rf $(VENV).lock
+
+.PHONY: clean
+clean: ## remove the environment and all caches; text, checkpoints and results stay
+	rm -rf $(VENV) $(VENV).lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info
+	find grouping harness experiments analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

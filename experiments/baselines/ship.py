@@ -1,0 +1,150 @@
+"""``python -m experiments.baselines.ship``: make a trained checkpoint small enough to give away.
+
+A shipped checkpoint is a fairseq checkpoint with the weights in float16, tied tensors once, and
+only those settings that build the model. They are plain dictionaries, not the argparse.Namespace
+of a training checkpoint, so torch.load accepts the file with ``weights_only=True`` and no
+allow-list, and with it plain ``fairseq-generate`` on torch >= 2.6. Nothing of the machine it was
+trained on is left: no paths, no optimizer state.
+"""
+
+import argparse
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grouping.errors import StudyError
+
+#: bytes
+LARGEST = 10_000_000
+
+
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
+    """Load what fairseq-train wrote, letting nothing in but tensors, plain values and arguments.
+
+    Raises StudyError if the file is missing, damaged, wants more, or is no fairseq-train checkpoint.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} cannot be read as a fairseq-train checkpoint: {reason}") from None
+    sections = state.get("cfg") if isinstance(state, dict) else None
+    if not isinstance(sections, dict) or not isinstance(sections.get("model"), argparse.Namespace):
+        raise StudyError(f"{path} is no fairseq-train checkpoint: it has no model configuration")
+    return state
+
+
+def shipped(state: dict[str, Any], source: str, target: str) -> dict[str, Any]:
+    """The checkpoint to ship, from the content of a training checkpoint.
+
+    ``source`` and ``target`` are language codes; fairseq-train records none where it guesses
+    them. Raises StudyError if a weight is not finite in float16.
+    """
+    sections = state["cfg"]
+    task = {**sections["task"], "source_lang": source, "target_lang": target}
+    task = {name: value for name, value in task.items() if not _is_path(value)}
+    # fairseq-train copies all sections into the model's arguments; the task's are kept because
+    # max_source_positions and max_target_positions belong to the model as well
+    others = [part for key, part in sections.items() if key != "task" and isinstance(part, dict)]
+    foreign = {name for part in others for name in part}
+    model = {
+        name: value
+        for name, value in vars(sections["model"]).items()
+        if name not in foreign and not _is_path(value)
+    }
+    model.update(_name=model["arch"], source_lang=source, target_lang=target)
+    last = state["optimizer_history"][-1]
+    history = {
+        "criterion_name": last["criterion_name"],
+        "optimizer_name": last["optimizer_name"],
+        "lr_scheduler_state": {},
+        "num_updates": last["num_updates"],
+    }
+    return {
+        "cfg": {"model": model, "task": task},
+        "model": halve(state["model"]),
+        "optimizer_history": [history],
+        "extra_state": {"train_iterator": {"epoch": state["extra_state"]["train_iterator"]["epoch"]}},
+    }
+
+
+def halve(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights in float16; names that shared a tensor share its half.
+
+    Raises StudyError if a weight is not finite, or too large for float16.
+    """
+    halves: dict[tuple, torch.Tensor] = {}
+    named = {}
+    for name, tensor in weights.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in halves:
+            halves[place] = tensor.half() if tensor.is_floating_point() else tensor.clone()
+        named[name] = halves[place]
+        if not torch.isfinite(named[name]).all():
+            raise StudyError(f"{name} has weights that are not finite in float16: train it again")
+    return named
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and ("/" in value or "\\" in value)
+
+
+def ship(checkpoint: Path, corpus: Path, out: Path, name: str) -> Path:
+    """Write ``<out>/<name>.pt`` and, beside it, the corpus's bpe.model and joint dict.txt.
+
+    Returns the checkpoint's path. Raises StudyError if it would exceed 10,000,000 bytes, or if
+    ``out`` already belongs to another vocabulary; nothing is left behind then.
+    """
+    state = read_training_checkpoint(checkpoint)
+    try:
+        about = json.loads((corpus / "corpus.json").read_text())
+    except OSError:
+        raise StudyError(f"{corpus} is not a prepared corpus: give the one of the training") from None
+    source, target = about["source"], about["target"]
+    dictionaries = [corpus / "bin" / f"dict.{language}.txt" for language in (source, target)]
+    if dictionaries[0].read_bytes() != dictionaries[1].read_bytes():
+        raise StudyError(f"{corpus} has two dictionaries: only models with a joint one can be shipped")
+    beside = {out / "bpe.model": corpus / "bpe.model", out / "dict.txt": dictionaries[0]}
+    for copy, original in beside.items():
+        if copy.exists() and copy.read_bytes() != original.read_bytes():
+            raise StudyError(f"{copy} belongs to another corpus: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    path, draft = out / f"{name}.pt", out / f"{name}.pt.part"
+    try:
+        torch.save(shipped(state, source, target), draft)
+        if (size := draft.stat().st_size) > LARGEST:
+            raise StudyError(f"{name} takes {size:,} bytes, {LARGEST:,} are allowed: train a smaller model")
+        for copy, original in beside.items():
+            shutil.copyfile(original, copy)
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Ship what the command line names; exit code 2 if it cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.baselines.ship", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint_best.pt of a training")
+    parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"))
+    parser.add_argument("--out", type=Path, default=Path("models/homeassistant.en-de"))
+    parser.add_argument("--name", help="of the shipped file; default: the training's folder, without .seed1")
+    options = parser.parse_args(arguments)
+    name = options.name or options.checkpoint.absolute().parent.name.removesuffix(".seed1")
+    try:
+        path = ship(options.checkpoint, options.corpus, options.out, name)
+    except (StudyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""``make table``: groupings searched by OLMP against search-free rules, on the three shipped models."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from experiments.pool import Cell, cores, run_cells, shipped
+from harness.cli import guarded
+
+MODELS = ("transformer", "rnnsearch", "luong")
+RULES = ("class-blind", "class-uniform", "class-distribution", "lamp")
+#: the classes a rule treats apart: every matrix, or See et al.'s
+CLASSES = ("matrix", "see2016")
+COMMON = ("single", "layer", "stage", "matrix")
+OWN = {"transformer": "attention-role", "rnnsearch": "gate", "luong": "gate"}
+
+
+def cells(model: str, models: Path, corpus: Path, out: Path, shared: dict[str, Any]) -> list[Cell]:
+    """All cells of one model: (grouping, search) pairs at one budget and tolerance."""
+    pairs = [("single", "class-blind")]
+    pairs += [(classes, rule) for rule in RULES[1:3] for classes in CLASSES] + [("matrix", "lamp")]
+    pairs += [(grouping, "NCS") for grouping in (*COMMON, OWN[model], "shuffled(layer)")]
+    checkpoint = shipped(model, models)
+    return [
+        Cell(
+            f"{model} {grouping} {search}",
+            checkpoint,
+            corpus,
+            out / model / f"{search}-{grouping.replace('(', '_').replace(')', '')}-seed{shared['seed']}",
+            {"grouping": grouping, "search": search, **shared},
+        )
+        for grouping, search in pairs
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m experiments.comparison", description=__doc__)
+    parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"), metavar="FOLDER")
+    parser.add_argument("--models", type=Path, default=Path("models/homeassistant.en-de"), metavar="FOLDER")
+    parser.add_argument("--only", nargs="*", default=MODELS, choices=MODELS, metavar="MODEL")
+    parser.add_argument("--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER")
+    parser.add_argument("--tolerance", type=float, default=1.0, metavar="BLEU")
+    parser.add_argument("--evaluations", type=int, default=150, metavar="N")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=cores(), metavar="N")
+    args = parser.parse_args()
+    shared = {"tolerance": args.tolerance, "evaluations": args.evaluations, "seed": args.seed}
+    planned = [c for m in args.only for c in cells(m, args.models, args.corpus, args.out, shared)]
+    for number, (cell, _, result) in enumerate(run_cells(planned, args.jobs), start=1):
+        test = result.sets["test"]
+        print(
+            f"[{number}/{len(planned)}] {cell.name}: {result.remaining:.1%} remaining, "
+            f"test {test.dense_bleu:.2f} → {test.bleu:.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))

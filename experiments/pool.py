@@ -1,0 +1,94 @@
+"""Cells side by side on one machine: one process per core, one thread each."""
+
+import functools
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from grouping.errors import StudyError
+from harness.records import CellConfig, Result
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell to run: a name for the reader, where its inputs and its folder are, and its settings."""
+
+    name: str
+    checkpoint: Path
+    corpus: Path
+    folder: Path
+    settings: dict[str, Any] = field(hash=False)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, CellConfig, Result]]:
+    """Run cells and yield each as it is done; finished ones return at once.
+
+    Cells of one model should stand together: a worker keeps the dense model it had last. The
+    number of jobs decides the time only. A bar per cell is shown on a terminal.
+    """
+    context = multiprocessing.get_context("spawn")
+    shown = sys.stderr.isatty()
+    slots = context.Queue()
+    for position in range(jobs):
+        slots.put(position)
+    with ProcessPoolExecutor(
+        jobs, context, initializer=_start_worker, initargs=(slots, tqdm.get_lock(), shown)
+    ) as pool:
+        running = {pool.submit(_run, cell): cell for cell in cells}
+        try:
+            for done in as_completed(running):
+                yield running[done], *done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(slots: Any, lock: Any, shown: bool) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    tqdm.set_lock(lock)
+    _worker.update(position=slots.get(), shown=shown)
+
+
+@functools.lru_cache(maxsize=1)
+def _study(checkpoint: Path, corpus: Path) -> Any:
+    from harness.cell import Study
+
+    return Study.open(checkpoint, corpus)
+
+
+def _run(cell: Cell) -> tuple[CellConfig, Result]:
+    from harness.cell import run_cell
+    from harness.progress import SearchProgress
+
+    study = _study(cell.checkpoint, cell.corpus)
+    config = study.config(**cell.settings)
+    with SearchProgress(config, not _worker["shown"], _worker["position"], cell.name) as progress:
+        return config, run_cell(study, config, cell.folder, progress)
+
+
+def shipped(name: str, models: Path) -> Path:
+    """The shipped checkpoint of a baseline. Raises StudyError with the names there are."""
+    path = models / f"{name}.pt"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in models.glob("*.pt"))) or "none"
+        raise StudyError(f"no model {name!r} in {models}; known: {known}; `make baselines` trains them")
+    return path

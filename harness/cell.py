@@ -1,0 +1,189 @@
+"""A cell: one run of the study, from dense model to compressed model."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from grouping import connection_table, partition
+from harness import records
+from harness.corpus.corpus import Corpus
+from harness.decoding import Decoding, Translator
+from harness.model import TranslationModel, load_model
+from harness.olmp import Evaluator, confirm, run_search
+from harness.operators import Operator, operators
+from harness.record import Record
+from harness.records import CellConfig, Evaluation, GroupResult, Result
+from harness.sentences import SentenceSet, Translated, search_decoding
+
+PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "sacrebleu", "nevergrad", "numpy", "sentencepiece")
+#: the resamples of the bootstrap are part of the yardstick: the same for all cells, whatever their seed
+BOOTSTRAP_SEED = 1
+
+
+@dataclass
+class Study:
+    """A dense model and a corpus; what the cells of one model share.
+
+    The dense model's translations are made once per set and decoder. The model is dense between
+    two cells.
+    """
+
+    model: TranslationModel
+    corpus: Corpus
+    translator: Translator
+    corpus_hash: str
+    _sets: dict[tuple[str, Decoding, int], SentenceSet] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, checkpoint: Path, corpus_folder: Path, trust: bool = False) -> "Study":
+        corpus = Corpus.open(corpus_folder)
+        model = load_model(checkpoint, corpus.source_dictionary, corpus.target_dictionary, trust)
+        dictionary = corpus.target_dictionary
+        return cls(
+            model, corpus, Translator(model, dictionary.pad(), dictionary.eos()), corpus.content_hash()
+        )
+
+    def sentences(self, split: str, beam: int, resamples: int = 1000, searching: bool = False) -> SentenceSet:
+        """One set of sentences under one decoder; made at most once, while the model is dense."""
+        decoding = search_decoding(beam) if searching else Decoding(beam)
+        key = (split, decoding, resamples)
+        if key not in self._sets:
+            self._sets[key] = SentenceSet(
+                self.corpus, split, self.translator, decoding, resamples, seed=BOOTSTRAP_SEED
+            )
+        return self._sets[key]
+
+    def config(self, **settings) -> CellConfig:
+        """The configuration of a cell of this study; ``settings`` are fields of CellConfig."""
+        return CellConfig(
+            checkpoint_sha256=self.model.content_hash, corpus_sha256=self.corpus_hash, **settings
+        )
+
+    def groups(self, grouping: str, vectors: bool = False, seed: int = 1) -> pd.DataFrame:
+        """The connection table, split: a row per block with its ``group``."""
+        return partition(connection_table(self.model.description, vectors), grouping, seed)
+
+
+def run_cell(
+    study: Study, config: CellConfig, folder: Path, notify: Callable[[Evaluation], None] = lambda e: None
+) -> Result:
+    """Run, resume, or return a finished cell.
+
+    ``notify`` is called after every evaluation. Raises StudyError when the folder holds something
+    else or a name is unknown; an interrupted cell resumes to the same result.
+    """
+    blocks = study.groups(config.grouping, config.vectors, config.seed)
+    operator = operators.get(config.operator)(study.model, blocks)
+    with Record(folder, config) as record:
+        if (finished := record.result()) is not None:
+            return finished
+        try:
+            return _run(study, config, operator, record, notify)
+        finally:
+            operator.restore()
+
+
+def _run(
+    study: Study, config: CellConfig, operator: Operator, record: Record, notify: Callable[[Evaluation], None]
+) -> Result:
+    sets = {
+        "search": study.sentences("search", config.search_beam, config.resamples, searching=True),
+        "confirm": study.sentences("confirm", config.final_beam, config.resamples),
+        "test": study.sentences("test", config.final_beam, config.resamples),
+    }
+    evaluator = Evaluator(config, operator, record, notify)
+    run_search(evaluator, sets["search"])
+    knobs, confirmed, failed = confirm(evaluator, sets["confirm"])
+    translated = {
+        "search": sets["search"].translate(),
+        "confirm": confirmed,
+        "test": sets["test"].translate(),
+    }
+    for split in ("confirm", "test"):
+        record.write_lines(records.hypotheses(split, "dense"), sets[split].dense.hypotheses)
+        record.write_lines(records.hypotheses(split, "pruned"), translated[split].hypotheses)
+    kept = pruned_masks(study.model, operator, knobs)
+    record.write_masks(kept)
+    study.model.save(record.folder / records.CHECKPOINT)
+    result = _result(study, config, operator, evaluator, knobs, sets, translated, failed)
+    record.finish(result)
+    return result
+
+
+def pruned_masks(model: TranslationModel, operator: Operator, knobs: NDArray) -> dict[str, NDArray[np.bool_]]:
+    """Kept connections (True) of every parameter that the operator may prune, by parameter name."""
+    operator.restore()
+    dense = model.flat.clone()
+    operator.apply(knobs)
+    kept = (model.flat == dense).numpy() | (dense == 0).numpy()
+    shapes = model.description.shapes
+    return {
+        name: kept[start : start + int(np.prod(shapes[name]))].reshape(shapes[name])
+        for name, start in model.offsets.items()
+    }
+
+
+def _result(
+    study: Study,
+    config: CellConfig,
+    operator: Operator,
+    evaluator: Evaluator,
+    knobs: NDArray,
+    sets: dict[str, SentenceSet],
+    translated: dict[str, Translated],
+    failed: int,
+) -> Result:
+    table = connection_table(study.model.description, config.vectors)
+    prunable = int(table.loc[table.prunable, "size"].sum())
+    parameters = int(table["size"].sum())
+    groups = [
+        GroupResult(
+            group=name,
+            connections=len(magnitudes),
+            pruned=int(count),
+            threshold=float(magnitudes[count - 1]) if count else 0.0,
+        )
+        for name, magnitudes, count in zip(
+            operator.groups, operator.magnitudes(), operator.counts(knobs), strict=True
+        )
+    ]
+    pruned = sum(group.pruned for group in groups)
+    done = evaluator.done
+    return Result(
+        family=study.model.family,
+        knobs=knobs.tolist(),
+        groups=groups,
+        prunable=prunable,
+        parameters=parameters,
+        pruned=pruned,
+        remaining=1 - pruned / prunable,
+        remaining_of_all=1 - pruned / parameters,
+        backed_off=failed,
+        evaluations=sum(e.stage != "confirm" for e in done),
+        skipped=sum(e.how == "skipped" for e in done),
+        cached=sum(e.how == "cached" for e in done),
+        tokens=sum(e.tokens for e in done),
+        tokens_computed=sum(e.tokens_computed for e in done),
+        seconds=sum(e.seconds for e in done),
+        sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
+        environment=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware that a number depends on, without the machine's name or paths."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    found["threads"] = str(torch.get_num_threads())
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            continue
+    return found

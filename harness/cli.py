@@ -1,0 +1,60 @@
+"""The command ``olmp``: a dispatcher over the verbs that each room brings.
+
+A verb is a module named by an entry point of the group ``olmp.verbs``; it has ``SUMMARY``,
+``add_arguments(parser)`` and ``run(args)``, and imports what is heavy only in ``run``.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from grouping.errors import StudyError
+from grouping.registry import Registry
+
+PROGRAM = "olmp"
+verbs: Registry = Registry("verb", "olmp.verbs")
+#: what bad input and an interruption end with
+USER_ERROR = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; a fresh one each time."""
+    top = argparse.ArgumentParser(
+        PROGRAM, description="How far can each part of a translation model be compressed at the same BLEU?"
+    )
+    commands = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for entry in sorted(entry_points(group="olmp.verbs"), key=lambda entry: entry.name):
+        verb = entry.load()
+        sub = commands.add_parser(entry.name, help=verb.SUMMARY, description=verb.SUMMARY)
+        verb.add_arguments(sub)
+        sub.set_defaults(run_verb=verb.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. Returns the exit code: 0, or 2 with one line on standard error."""
+    args = parser().parse_args(arguments)
+    return guarded(lambda: args.run_verb(args))
+
+
+def guarded(run) -> int:
+    """Run something whose StudyErrors and interruption are for the user to read."""
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    try:
+        run()
+    except StudyError as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(f"{PROGRAM}: error: {error}; nothing that was there is damaged", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted; run the same command again, it resumes", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        # the reader of a pipe has gone, which is no error of ours; keep Python from saying so at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

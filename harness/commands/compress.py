@@ -1,0 +1,74 @@
+"""``olmp compress``: run one cell."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.commands.options import add_model, add_threads, use_threads
+
+SUMMARY = "compress a model under a BLEU tolerance; rerun resumes, a finished cell returns at once"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="cell folder (default: runs/<name>)")
+    add_threads(parser)
+    cell = parser.add_argument_group("the cell")
+    cell.add_argument("--grouping", metavar="NAME", help="see `olmp groups` (default: layer)")
+    cell.add_argument("--operator", metavar="NAME", help="magnitude (knob = fraction) or magnitude-threshold")
+    cell.add_argument(
+        "--search",
+        metavar="NAME",
+        help="NCS, any nevergrad optimiser (CMA, OnePlusOne, DE, …), or a search-free rule: "
+        "class-blind, class-uniform, class-distribution, lamp (default: NCS)",
+    )
+    cell.add_argument("--tolerance", type=float, metavar="BLEU", help="allowed drop (default: 1.0)")
+    cell.add_argument(
+        "--criterion",
+        metavar="NAME",
+        help="bound: an upper confidence bound of the drop is within the tolerance (default); "
+        "point: the drop itself is",
+    )
+    cell.add_argument("--confidence", type=float, help="of the bound (default: 0.95)")
+    cell.add_argument("--evaluations", type=int, metavar="N", help="budget (default: 150)")
+    cell.add_argument("--tokens", type=int, metavar="N", help="budget of delivered tokens (default: none)")
+    cell.add_argument("--start", metavar="NAME", help="class-blind (default) or dense")
+    cell.add_argument("--sigma", type=float, help="first step in knob space (default: 0.05)")
+    cell.add_argument("--search-beam", type=int, metavar="K", help="on the search set (default: 1, greedy)")
+    cell.add_argument("--final-beam", type=int, metavar="K", help="on confirm and test (default: 5)")
+    cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
+    cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration fields that were given on the command line."""
+    from harness.records import CellConfig
+
+    given = vars(args)
+    return {name: given[name] for name in CellConfig.model_fields if given.get(name) is not None}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the cell with a progress bar and print what came of it."""
+    from pydantic import ValidationError
+
+    from grouping.errors import StudyError
+    from harness.cell import Study, run_cell
+    from harness.progress import SearchProgress
+    from harness.record import cell_name
+    from harness.report import summary_lines
+
+    use_threads(args.threads)
+    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint)
+    try:
+        config = study.config(**settings(args))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise StudyError(f"--{name} {first['input']!r} is not possible: {first['msg']}") from None
+    folder = args.out or Path("runs") / cell_name(config)
+    with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:
+        result = run_cell(study, config, folder, progress)
+    print("\n".join(summary_lines(config, result)))
+    print(f"written to {folder}")

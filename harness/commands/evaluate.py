@@ -1,0 +1,40 @@
+"""``olmp evaluate``: BLEU of any checkpoint on any split."""
+
+import argparse
+from pathlib import Path
+
+from harness.commands.options import add_model, add_threads, use_threads
+
+SUMMARY = "score a checkpoint on a split with sacrebleu"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--split", default="test", help="a split of the corpus (default: %(default)s)")
+    parser.add_argument("--beam", type=int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
+    parser.add_argument("--hypotheses", type=Path, metavar="FILE", help="write the translations here")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Translate, then print BLEU and chrF with their signatures."""
+    from grouping.errors import StudyError
+    from harness.bleu import chrf, score
+    from harness.cell import Study
+    from harness.model import write_atomically
+
+    if args.beam < 1:
+        raise StudyError(f"--beam {args.beam} is not possible: give 1 (greedy) or more")
+    use_threads(args.threads)
+    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint)
+    sentences = study.sentences(args.split, args.beam)
+    found = sentences.dense
+    characters, signature = chrf(found.hypotheses, sentences.references)
+    kept = int((study.model.flat != 0).sum())
+    print(f"{args.split}: {len(found.hypotheses)} sentences, {found.tokens} tokens, beam {args.beam}")
+    print(f"BLEU {score(found.statistics.sum(axis=0)):.2f}  {sentences.bleu.signature}")
+    print(f"chrF {characters:.2f}  {signature}")
+    print(f"{kept:,} of {study.model.flat.numel():,} parameters are not zero")
+    if args.hypotheses:
+        text = "".join(line + "\n" for line in found.hypotheses)
+        write_atomically(args.hypotheses, lambda draft: draft.write_text(text, encoding="utf-8"))

@@ -1,0 +1,131 @@
+"""The records of a cell: file names, and what stands in each file.
+
+Everything that reads results (``collect``, the analysis, other programs) builds on this module or
+on the JSON Schema that is exported beside every result; nothing else knows a file's name.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+CONFIG = "config.json"
+EVALUATIONS = "evaluations.jsonl"
+RESULT = "result.json"
+MASKS = "masks.npz"
+CHECKPOINT = "pruned.pt"
+SCHEMA = "schema.json"
+
+
+def hypotheses(split: str, model: Literal["dense", "pruned"]) -> str:
+    """File of one model's hypotheses on one split: detokenised, a sentence a line."""
+    return f"{split}.{model}.txt"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CellConfig(Strict):
+    """Everything that decides the outcome of a cell, and nothing else."""
+
+    schema_version: Literal[1] = 1
+    checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
+    corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
+    grouping: str = "layer"
+    operator: str = "magnitude"
+    search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
+    schedule: Literal["one-shot"] = "one-shot"
+    tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="BLEU points")
+    criterion: Literal["bound", "point"] = "bound"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(1000, ge=100, description="of the paired bootstrap")
+    evaluations: int = Field(150, ge=1, description="budget, the start's evaluations included")
+    tokens: int | None = Field(None, ge=1, description="budget of delivered tokens; null = none")
+    start: Literal["class-blind", "dense"] = "class-blind"
+    sigma: float = Field(0.05, gt=0, le=1, description="first step size, in knob units")
+    search_beam: int = Field(1, ge=1)
+    final_beam: int = Field(5, ge=1, description="on confirm and test")
+    vectors: bool = Field(False, description="prune biases and normalisation parameters too")
+    device: str = "cpu"
+    precision: Literal["float32"] = "float32"
+    seed: int = Field(1, ge=0)
+
+
+class Evaluation(Strict):
+    """One candidate on one set; a line of ``evaluations.jsonl``."""
+
+    index: int
+    stage: Literal["start", "search", "confirm"]
+    knobs: list[float]
+    size: float = Field(description="remaining fraction of the prunable connections")
+    how: Literal["translated", "cached", "skipped"] = Field(
+        description="cached: same mask as before; skipped: refused by its size alone"
+    )
+    score: float
+    feasible: bool
+    bleu: float | None
+    drop: float | None = Field(description="BLEU(dense) - BLEU(pruned), BLEU points")
+    bound: float | None = Field(description="one-sided upper bound of the drop")
+    standard_error: float | None = Field(description="of the drop")
+    tokens: int = Field(description="delivered: tokens of the hypotheses asked for")
+    tokens_computed: int
+    seconds: float
+
+
+class SetResult(Strict):
+    """The final candidate on one set, beside the dense model under the same decoder."""
+
+    sentences: int
+    beam: int
+    dense_bleu: float
+    bleu: float
+    drop: float
+    bound: float
+    interval: tuple[float, float] = Field(description="two-sided 95 % of the drop, paired bootstrap")
+    standard_error: float
+    smallest_detectable: float
+    dense_chrf: float
+    chrf: float
+    bleu_signature: str
+    chrf_signature: str
+
+
+class GroupResult(Strict):
+    group: str
+    connections: int
+    pruned: int
+    threshold: float = Field(description="largest pruned magnitude; 0 where nothing is pruned")
+
+
+class Result(Strict):
+    """What a cell found; ``result.json``, written last."""
+
+    schema_version: Literal[1] = 1
+    family: str
+    knobs: list[float]
+    groups: list[GroupResult]
+    prunable: int = Field(description="connections that could be pruned")
+    parameters: int = Field(description="all parameters, tied ones once, padding rows apart")
+    pruned: int
+    remaining: float = Field(description="fraction of the prunable connections")
+    remaining_of_all: float = Field(description="fraction of all parameters")
+    backed_off: int = Field(description="candidates that failed on confirm before this one held")
+    evaluations: int
+    skipped: int
+    cached: int
+    tokens: int
+    tokens_computed: int
+    seconds: float = Field(description="search and confirmation, resumed runs added up")
+    sets: dict[str, SetResult] = Field(description="search, confirm and test")
+    environment: dict[str, str]
+
+
+def schemas() -> dict[str, object]:
+    """JSON Schema of every record, by file name."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        CONFIG: CellConfig.model_json_schema(),
+        EVALUATIONS: Evaluation.model_json_schema(),
+        RESULT: Result.model_json_schema(),
+    }

@@ -1,0 +1,31 @@
+"""What a cell says on the terminal when it is done."""
+
+from harness.records import CellConfig, Result
+
+
+def summary_lines(config: CellConfig, result: Result) -> list[str]:
+    """Grouping, sparsity, and BLEU on the three sets side by side, with their uncertainty."""
+    lines = [
+        f"{config.grouping} / {config.operator} / {config.search}, tolerance {config.tolerance:g} BLEU "
+        f"({config.criterion}), seed {config.seed}",
+        f"pruned {result.pruned:,} of {result.prunable:,} prunable connections: sparsity "
+        f"{1 - result.remaining:.1%}, remaining {result.remaining:.1%} "
+        f"({result.remaining_of_all:.1%} of all {result.parameters:,} parameters)",
+        f"{'set':8} {'sentences':>9} {'beam':>4} {'dense':>6} {'pruned':>6} {'drop':>6} "
+        f"{'95 % interval':>16} {'std. error':>10} {'detectable':>10}",
+    ]
+    for name, found in result.sets.items():
+        low, high = found.interval
+        lines.append(
+            f"{name:8} {found.sentences:9} {found.beam:4} {found.dense_bleu:6.2f} {found.bleu:6.2f} "
+            f"{found.drop:6.2f} {f'[{low:.2f}, {high:.2f}]':>16} {found.standard_error:10.2f} "
+            f"{found.smallest_detectable:10.2f}"
+        )
+    test = result.sets["test"]
+    lines += [
+        f"test chrF {test.dense_chrf:.2f} → {test.chrf:.2f}; {test.bleu_signature}",
+        f"{result.evaluations} evaluations ({result.skipped} skipped, {result.cached} cached), "
+        f"{result.tokens:,} tokens delivered, {result.tokens_computed:,} computed, "
+        f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s",
+    ]
+    return lines

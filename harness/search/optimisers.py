@@ -1,0 +1,144 @@
+"""Any optimiser by name, started at a given point with a given step, behind nevergrad's ask and tell."""
+
+import difflib
+import warnings
+
+import nevergrad as ng
+import numpy as np
+from nevergrad.optimization.base import OptCls, Optimizer
+
+from grouping.errors import StudyError
+from harness.search.ncs import DEFAULT_POPULATION, ConfiguredNCS
+
+SAFE = "NCS, OnePlusOne, CMA, TwoPointsDE or DE"
+KNOWN_NOISE = (
+    "Could not import matplotlib",  # pycma when it is first imported
+    "orphanated injected solution",  # pycma: the start, told first, shifts every generation by one candidate
+    "COBYLA: Invalid RHOEND",  # scipy: nevergrad asks it for a tolerance of 0
+    "Conversion of an array with ndim > 0 to a scalar",  # nevergrad's MetaModel, with NumPy up to 2.3
+)
+
+
+def make_optimiser(
+    name: str, start: np.ndarray, sigma: float, budget: int, seed: int, batch: int = 1
+) -> Optimizer:
+    """An optimiser over knobs in [0, 1]^G whose first candidate is `start` and whose steps begin at `sigma`.
+
+    `name` is NCS or any name in nevergrad's registry, `start` has shape (G,), `sigma` is the standard
+    deviation of the first steps in knob space, `budget` and `batch` count evaluations (in all; asked for at
+    once). The random state is the optimiser's own, seeded by `seed`. Steps that leave [0, 1] bounce at the
+    bounds, as in NCS.
+
+    nevergrad's CMA and OnePlusOne scale the mutation sigma they are given, CMA by a factor that halves from
+    18 knobs on (which would favour groupings on one side of it): this is undone. DE and its relatives draw
+    their initial population around the start with `sigma`; composites such as NGOpt treat it as they please
+    (Cobyla, NGOpt's choice for small budgets, takes steps of `sigma` along the axes).
+
+    Raises StudyError for an unknown name, for one whose package is not installed, for a batch that the
+    optimiser cannot serve, for a start outside [0, 1], for a sigma that is not above 0 and at most 1, and for
+    an optimiser that would ignore the seed or crash with the NumPy installed.
+
+    Call `release` when the search is over, however it ends.
+    """
+    _silence_known_noise()
+    start = np.asarray(start, dtype=float)
+    _check(start, sigma)
+    family = _family(name, sigma)
+    largest = DEFAULT_POPULATION if name == "NCS" else 1 if family.no_parallelization else batch
+    if batch > largest:
+        raise StudyError(
+            f"optimiser '{name}' takes at most {largest} candidates at once, not {batch}: reduce the batch"
+        )
+
+    def build() -> Optimizer:
+        # Given a start and bounds, an array bounces at the bounds and is sampled around the start.
+        knobs = ng.p.Array(init=start, lower=0.0, upper=1.0)
+        knobs.set_mutation(sigma=sigma / _first_step(name, start.size))
+        knobs.random_state = np.random.RandomState(seed)
+        return family(knobs, budget=budget, num_workers=batch)
+
+    optimiser = build()
+    _check_metamodel(name, optimiser)
+    # Twins that are asked once show whether the optimiser heeds the seed, and whether it begins at the start
+    # by itself: suggesting the start to it as well would pay for it twice.
+    first, again = (_first_candidate(name, build()) for _ in range(2))
+    if not np.array_equal(first, again):
+        raise StudyError(
+            f"optimiser '{name}' ignores the seed with {start.size} knobs and a budget of {budget}, "
+            f"so its search could not be resumed or repeated; try {SAFE}"
+        )
+    if not np.allclose(first, start, rtol=0, atol=1e-12):
+        optimiser.suggest(start)
+    return optimiser
+
+
+def release(optimiser: Optimizer) -> None:
+    """Stop the threads in which nevergrad runs some optimisers, such as Cobyla, which NGOpt may choose.
+
+    Left waiting for the next tell, such a thread keeps the process from exiting after an error or Ctrl-C.
+    """
+    thread = getattr(optimiser, "_messaging_thread", None)
+    if thread is not None:
+        thread.stop()
+    for name in ("_optim", "_optimizer", "optims", "optimizers"):
+        parts = getattr(optimiser, name, None) or []
+        for part in parts if isinstance(parts, list) else [parts]:
+            release(part)
+
+
+def _check_metamodel(name: str, optimiser: Optimizer) -> None:
+    """Refuse at once what would crash far into the search: nevergrad 1.0.12 calls float() on an array."""
+    chosen = getattr(optimiser, "optim", optimiser)
+    if "MetaModel" in chosen.name and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        raise StudyError(
+            f"optimiser '{name}' chooses {chosen.name} here, which nevergrad can run only up to NumPy 2.3, "
+            f"not {np.__version__}: install 'numpy<2.4', or try {SAFE}"
+        )
+
+
+def _first_candidate(name: str, optimiser: Optimizer) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an optimiser whose thread has died warns before it says why
+            return optimiser.ask().value
+    except (ImportError, RuntimeError) as error:
+        raise StudyError(f"optimiser '{name}' cannot start here: {error.__cause__ or error}") from error
+
+
+def _silence_known_noise() -> None:
+    """Hide warnings that ordinary use provokes, in the whole process: any thread may warn, at any time."""
+    for message in KNOWN_NOISE:
+        warnings.filterwarnings("ignore", message)
+
+
+def _check(start: np.ndarray, sigma: float) -> None:
+    if start.ndim != 1 or not start.size or not np.all((start >= 0) & (start <= 1)):
+        raise StudyError("a search must start at one knob in [0, 1] per group: check the starting point")
+    if not 0 < sigma <= 1:
+        raise StudyError(f"sigma is {sigma}, but steps in knob space are above 0 and at most 1: try 0.05")
+
+
+def _family(name: str, sigma: float) -> OptCls:
+    if name == "NCS":
+        return ConfiguredNCS(sigma=sigma)
+    known = ng.optimizers.registry
+    if name not in known:
+        by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
+        nearest = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower)]
+        advice = f"did you mean {', '.join(nearest)}?" if nearest else f"try {SAFE}"
+        raise StudyError(f"unknown optimiser '{name}'; NCS and nevergrad's optimisers are known: {advice}")
+    return known[name]
+
+
+def _first_step(name: str, knobs: int) -> float:
+    """Standard deviation of nevergrad's first steps around a told start, in units of the mutation sigma.
+
+    The factors are those of nevergrad 1.0.12 on a bounded array: OnePlusOne doubles its step when the start
+    is told; CMA is CMAbounded (scale 1.5884) times 0.3, or 0.15 from 18 dimensions on, and OnePlusOne in one
+    dimension.
+    """
+    if name == "OnePlusOne" or (name == "CMA" and knobs == 1):
+        return 2.0
+    if name == "CMA":
+        return 1.5884 * (0.3 if knobs < 18 else 0.15)
+    return 1.0

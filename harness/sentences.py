@@ -1,0 +1,81 @@
+"""A set of sentences under one decoder: translate it, and judge a candidate by it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.bleu import Bleu, chrf
+from harness.constraint import Constraint, PairedBootstrap, Verdict, interval, smallest_detectable
+from harness.corpus.corpus import Corpus
+from harness.decoding import Decoding, Translator
+from harness.records import SetResult
+
+
+def search_decoding(beam: int) -> Decoding:
+    """How a search translates: a badly pruned model may run on, so it is cut at twice the source."""
+    return Decoding(beam, max_len_a=2.0, max_len_b=10)
+
+
+@dataclass(frozen=True)
+class Translated:
+    """Hypotheses of one model on one set, detokenised, with their BLEU statistics [sentences, 10]."""
+
+    hypotheses: list[str]
+    statistics: NDArray[np.int64]
+    tokens: int
+
+
+class SentenceSet:
+    """One split of a corpus, translated by the model's current weights.
+
+    Made while the model is dense: the dense model's own translations are the first thing it does.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: str,
+        translator: Translator,
+        decoding: Decoding,
+        resamples: int,
+        seed: int,
+    ):
+        self.split, self.decoding = split, decoding
+        self.references = corpus.references(split)
+        self._corpus, self._translator = corpus, translator
+        self._sources = corpus.source_tokens(split)
+        self.bleu = Bleu(self.references)
+        self.bootstrap = PairedBootstrap(len(self.references), resamples, seed=seed)
+        self.dense = self.translate()
+
+    def translate(self) -> Translated:
+        """Translate with the weights as they are now."""
+        found = self._translator.translate(self._sources, self.decoding)
+        symbols = self._corpus.target_dictionary.symbols
+        hypotheses = [self._corpus.detokenise([symbols[i] for i in words]) for words in found.hypotheses]
+        return Translated(hypotheses, self.bleu.statistics(hypotheses), found.tokens)
+
+    def judge(self, translated: Translated, constraint: Constraint) -> Verdict:
+        return constraint.judge(self.dense.statistics, translated.statistics, self.bootstrap)
+
+    def result(self, translated: Translated, constraint: Constraint) -> SetResult:
+        """Everything a record says about the final candidate on this set."""
+        verdict = self.judge(translated, constraint)
+        differences = self.bootstrap.differences(self.dense.statistics, translated.statistics)
+        scores = [chrf(side.hypotheses, self.references) for side in (self.dense, translated)]
+        return SetResult(
+            sentences=len(self.references),
+            beam=self.decoding.beam,
+            dense_bleu=verdict.dense_bleu,
+            bleu=verdict.bleu,
+            drop=verdict.drop,
+            bound=verdict.bound,
+            interval=interval(differences),
+            standard_error=verdict.standard_error,
+            smallest_detectable=smallest_detectable(verdict.standard_error),
+            dense_chrf=scores[0][0],
+            chrf=scores[1][0],
+            bleu_signature=self.bleu.signature,
+            chrf_signature=scores[0][1],
+        )
