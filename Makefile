@@ -46,8 +46,13 @@ demo: data ## compress shipped models under a BLEU tolerance (minutes)
 	$(PY) -m experiments.demo
 
 .PHONY: table
-table: data ## groupings against search-free rules, three models (hours)
+table: data ## groupings against search-free rules, every baseline there is (hours; resumes)
 	$(PY) -m experiments.comparison
+	$(PY) -m analysis.comparison
+
+.PHONY: agreement
+agreement: data ## our translations against those of fairseq-generate, full test set (minutes)
+	for model in models/homeassistant.en-de/*.pt; do $(PY) -m experiments.agreement --checkpoint $$model || exit; done
 
 .PHONY: test
 test: data lint ## lint, then all tests with coverage

@@ -1,4 +1,4 @@
-"""``make table``: groupings searched by OLMP against search-free rules, on the three shipped models."""
+"""``make table``: groupings searched by OLMP against search-free rules, on the baselines there are."""
 
 import argparse
 from pathlib import Path
@@ -37,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m experiments.comparison", description=__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"), metavar="FOLDER")
     parser.add_argument("--models", type=Path, default=Path("models/homeassistant.en-de"), metavar="FOLDER")
-    parser.add_argument("--only", nargs="*", default=MODELS, choices=MODELS, metavar="MODEL")
+    parser.add_argument(
+        "--only", nargs="+", choices=MODELS, metavar="MODEL", help="default: those in --models"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER")
     parser.add_argument("--tolerance", type=float, default=1.0, metavar="BLEU")
     parser.add_argument("--evaluations", type=int, default=150, metavar="N")
@@ -45,7 +47,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N")
     args = parser.parse_args()
     shared = {"tolerance": args.tolerance, "evaluations": args.evaluations, "seed": args.seed}
-    planned = [c for m in args.only for c in cells(m, args.models, args.corpus, args.out, shared)]
+    names = args.only or [name for name in MODELS if (args.models / f"{name}.pt").is_file()] or MODELS
+    planned = [c for name in names for c in cells(name, args.models, args.corpus, args.out, shared)]
     for number, (cell, _, result) in enumerate(run_cells(planned, args.jobs), start=1):
         test = result.sets["test"]
         print(

@@ -1,8 +1,10 @@
 """Cells side by side on one machine: one process per core, one thread each."""
 
 import functools
+import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -36,15 +38,18 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, CellConf
     """Run cells and yield each as it is done; finished ones return at once.
 
     Cells of one model should stand together: a worker keeps the dense model it had last. The
-    number of jobs decides the time only. A bar per cell is shown on a terminal.
+    number of jobs decides the time only. A bar per cell is shown on a terminal. Raises StudyError
+    for what a cell raises, and for less than one job.
     """
+    if jobs < 1:
+        raise StudyError(f"{jobs} jobs are not possible: give 1 or more")
     context = multiprocessing.get_context("spawn")
     shown = sys.stderr.isatty()
     slots = context.Queue()
     for position in range(jobs):
         slots.put(position)
     with ProcessPoolExecutor(
-        jobs, context, initializer=_start_worker, initargs=(slots, tqdm.get_lock(), shown)
+        jobs, context, initializer=_start_worker, initargs=(slots, context.RLock(), shown)
     ) as pool:
         running = {pool.submit(_run, cell): cell for cell in cells}
         try:
@@ -63,9 +68,19 @@ _worker: dict[str, Any] = {}
 def _start_worker(slots: Any, lock: Any, shown: bool) -> None:
     import torch
 
+    # Ctrl-C reaches all processes of a terminal; the one that waits for the others ends them, in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     tqdm.set_lock(lock)
     _worker.update(position=slots.get(), shown=shown)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Give up the cell at hand; one that the pool has handed over already is not begun."""
+    _worker["stopped"] = True
+    sys.exit(number)
 
 
 @functools.lru_cache(maxsize=1)
@@ -79,6 +94,8 @@ def _run(cell: Cell) -> tuple[CellConfig, Result]:
     from harness.cell import run_cell
     from harness.progress import SearchProgress
 
+    if "stopped" in _worker:
+        sys.exit()
     study = _study(cell.checkpoint, cell.corpus)
     config = study.config(**cell.settings)
     with SearchProgress(config, not _worker["shown"], _worker["position"], cell.name) as progress:

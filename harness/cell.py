@@ -5,18 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from grouping import connection_table, partition
+from grouping.errors import StudyError
 from harness import records
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
 from harness.model import TranslationModel, load_model
-from harness.olmp import Evaluator, confirm, run_search
+from harness.olmp import Evaluator, check_search, confirm, run_search
 from harness.operators import Operator, operators
 from harness.record import Record
 from harness.records import CellConfig, Evaluation, GroupResult, Result
@@ -60,11 +63,19 @@ class Study:
             )
         return self._sets[key]
 
-    def config(self, **settings) -> CellConfig:
-        """The configuration of a cell of this study; ``settings`` are fields of CellConfig."""
-        return CellConfig(
-            checkpoint_sha256=self.model.content_hash, corpus_sha256=self.corpus_hash, **settings
-        )
+    def config(self, **settings: Any) -> CellConfig:
+        """The configuration of a cell of this study; ``settings`` are fields of CellConfig.
+
+        Raises StudyError for an unknown field or an impossible value.
+        """
+        try:
+            return CellConfig(
+                checkpoint_sha256=self.model.content_hash, corpus_sha256=self.corpus_hash, **settings
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+            raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None
 
     def groups(self, grouping: str, vectors: bool = False, seed: int = 1) -> pd.DataFrame:
         """The connection table, split: a row per block with its ``group``."""
@@ -81,6 +92,7 @@ def run_cell(
     """
     blocks = study.groups(config.grouping, config.vectors, config.seed)
     operator = operators.get(config.operator)(study.model, blocks)
+    check_search(config, len(operator.groups))
     with Record(folder, config) as record:
         if (finished := record.result()) is not None:
             return finished
@@ -109,20 +121,16 @@ def _run(
     for split in ("confirm", "test"):
         record.write_lines(records.hypotheses(split, "dense"), sets[split].dense.hypotheses)
         record.write_lines(records.hypotheses(split, "pruned"), translated[split].hypotheses)
-    kept = pruned_masks(study.model, operator, knobs)
-    record.write_masks(kept)
+    record.write_masks(pruned_masks(study.model, operator))
     study.model.save(record.folder / records.CHECKPOINT)
     result = _result(study, config, operator, evaluator, knobs, sets, translated, failed)
     record.finish(result)
     return result
 
 
-def pruned_masks(model: TranslationModel, operator: Operator, knobs: NDArray) -> dict[str, NDArray[np.bool_]]:
-    """Kept connections (True) of every parameter that the operator may prune, by parameter name."""
-    operator.restore()
-    dense = model.flat.clone()
-    operator.apply(knobs)
-    kept = (model.flat == dense).numpy() | (dense == 0).numpy()
+def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArray[np.bool_]]:
+    """Connections that the applied knobs keep (True), by parameter name; tied parameters once."""
+    kept = operator.kept()
     shapes = model.description.shapes
     return {
         name: kept[start : start + int(np.prod(shapes[name]))].reshape(shapes[name])

@@ -45,16 +45,28 @@ def guarded(run) -> int:
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     try:
         run()
+        sys.stdout.flush()
     except StudyError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
-    except OSError as error:
-        print(f"{PROGRAM}: error: {error}; nothing that was there is damaged", file=sys.stderr)
-        return USER_ERROR
     except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; run the same command again, it resumes", file=sys.stderr)
+        below_the_bar = "\n" * sys.stderr.isatty()
+        print(
+            f"{below_the_bar}{PROGRAM}: interrupted; run the same command again, it resumes", file=sys.stderr
+        )
         return USER_ERROR
     except BrokenPipeError:
-        # the reader of a pipe has gone, which is no error of ours; keep Python from saying so at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()  # the reader of a pipe has gone, which is no error of ours
+    except OSError as error:
+        print(f"{PROGRAM}: error: {error}; nothing that was there is damaged", file=sys.stderr)
+        _end_output()
+        return USER_ERROR
     return 0
+
+
+def _end_output() -> None:
+    """Write out what was printed; where that is impossible, keep Python from saying so at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import pickle
+import struct
 import typing
 import warnings
 import zipfile
@@ -23,10 +24,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from grouping.anatomy import ModelDescription
+from grouping.anatomy import ModelDescription, parts_of
 from grouping.errors import StudyError
 
 SUPPORTED = {"lstm": "LSTMModel", "transformer": "TransformerModel"}
+#: what reading a damaged file was seen to raise inside torch; a trusted one may also need foreign modules
+DAMAGE = (
+    *(RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(ImportError, struct.error, zipfile.BadZipFile),
+)
 
 
 @dataclass
@@ -78,6 +84,7 @@ def load_model(
             raise StudyError(f"{checkpoint} holds NaN or infinite weights in {name}: train it again")
     flat, offsets = _flatten(module)
     description = _describe(module)
+    parts_of(description)  # refuses what fairseq can build and neither groupings nor decoders know
     return TranslationModel(
         module=module,
         description=description,
@@ -102,13 +109,13 @@ def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
             state = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         reason = str(error)
-        if "GLOBAL" in reason or "Unsupported" in reason:
+        if "GLOBAL" in reason:
             raise StudyError(
                 f"checkpoint {checkpoint} wants to run code while it is read "
                 f"({_forbidden_global(reason)}); if you trust its author, pass --trust-checkpoint"
             ) from None
-        raise StudyError(f"checkpoint {checkpoint} is not a checkpoint or is truncated") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise StudyError(f"{checkpoint} is no checkpoint, or is damaged: copy it again") from None
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StudyError(f"checkpoint {checkpoint} is truncated or unreadable: {reason}") from None
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
@@ -158,6 +165,10 @@ def _build(
             raise StudyError(
                 f"architecture {architecture!r} is not supported; supported: fairseq's "
                 f"{' and '.join(SUPPORTED)} and the architectures derived from them"
+            )
+        if getattr(settings, "cross_self_attention", False):
+            raise StudyError(
+                f"{checkpoint} has --cross-self-attention, which is not supported: train without"
             )
         _check_dictionaries(state["model"], source, target, checkpoint)
         settings.arch = settings._name = architecture
@@ -234,12 +245,12 @@ def _exported(state: dict[str, Any], settings: argparse.Namespace) -> dict[str, 
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that plain containers can say; what a model needs is never anything else."""
+    """Settings that plain containers can say, paths apart; what a model needs is never anything else."""
     scalar = (str, int, float, bool, type(None))
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in settings.items()
-        if isinstance(value, scalar)
+        if (isinstance(value, scalar) and not (isinstance(value, str) and ("/" in value or "\\" in value)))
         or (isinstance(value, list | tuple) and all(isinstance(v, scalar) for v in value))
     }
 
@@ -254,13 +265,18 @@ def _compact(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def write_atomically(path: Path, write: typing.Callable[[Path], object]) -> None:
-    """Write beside ``path`` and rename, so that a failed write leaves what was there."""
+    """Write beside ``path`` and rename, so that a failed write leaves what was there.
+
+    Raises StudyError when that fails, or when ``path`` is a folder or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise StudyError(f"could not write {path}: it is no regular file; choose another name")
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(draft)
         draft.replace(path)
     except (OSError, RuntimeError) as error:
-        raise StudyError(f"could not write {path}: {error}; free some space and run it again") from None
+        raise StudyError(f"could not write {path}: {error}; check its folder and the free space") from None
     finally:
         draft.unlink(missing_ok=True)
 

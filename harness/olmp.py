@@ -138,6 +138,12 @@ class Evaluator:
         return Evaluation(index=len(self.done), stage=stage, knobs=knobs.tolist(), **blank)
 
 
+def check_search(config: CellConfig, knobs: int) -> None:
+    """Raise StudyError for a search that cannot run over this many knobs, before anything is written."""
+    if config.search not in rules.names():
+        release(make_optimiser(config.search, np.zeros(knobs), config.sigma, config.evaluations, config.seed))
+
+
 def run_search(evaluator: Evaluator, sentences: SentenceSet) -> None:
     """Spend the cell's budget: a search-free rule, or an optimiser from where class-blind ends."""
     config = evaluator.config

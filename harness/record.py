@@ -1,19 +1,22 @@
 """The folder of one cell: opened once, appended to, finished by a rename, replayed on resume."""
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from grouping.errors import StudyError
 from harness import records
 from harness.model import write_atomically
 from harness.records import CellConfig, Evaluation, Result
+
+T = TypeVar("T", bound=BaseModel)
 
 
 def cell_name(config: CellConfig) -> str:
@@ -40,13 +43,14 @@ class Record:
     def _open(self, config: CellConfig) -> list[Evaluation]:
         path = self.folder / records.CONFIG
         if path.exists():
-            found = self._read_config(path)
+            found = self._read(path, CellConfig)
             if found != config:
                 differing = [k for k in CellConfig.model_fields if getattr(found, k) != getattr(config, k)]
                 raise StudyError(
                     f"{self.folder} holds a cell of another configuration (differs in "
                     f"{', '.join(differing)}): choose another --out"
                 )
+            self._write_schema()
             return self._read_evaluations()
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise StudyError(f"{self.folder} exists and is no cell folder: choose another --out")
@@ -54,13 +58,15 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"could not make {self.folder}: {error}") from None
-        self._write_json(records.SCHEMA, records.schemas())
+        # first, so that whatever stops us from here on leaves a folder that resumes
         self._write_json(records.CONFIG, config.model_dump())
+        self._write_schema()
         return []
 
-    def _read_config(self, path: Path) -> CellConfig:
+    @staticmethod
+    def _read(path: Path, kind: type[T]) -> T:
         try:
-            return CellConfig.model_validate_json(path.read_text())
+            return kind.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise StudyError(f"{path} cannot be read ({reason}): choose another --out") from None
@@ -87,7 +93,7 @@ class Record:
     def result(self) -> Result | None:
         """The finished result, or None while there is none."""
         path = self.folder / records.RESULT
-        return Result.model_validate_json(path.read_text()) if path.exists() else None
+        return self._read(path, Result) if path.exists() else None
 
     def append(self, evaluation: Evaluation) -> None:
         try:
@@ -119,6 +125,10 @@ class Record:
 
         write_atomically(self.folder / records.MASKS, write)
 
+    def _write_schema(self) -> None:
+        if not (self.folder / records.SCHEMA).exists():
+            self._write_json(records.SCHEMA, records.schemas())
+
     def _write_json(self, name: str, content: object) -> None:
         text = json.dumps(content, indent=2) + "\n"
         write_atomically(self.folder / name, lambda draft: draft.write_text(text, encoding="utf-8"))
@@ -130,4 +140,6 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            # every line was flushed when it was appended; what could not be was reported then
+            with contextlib.suppress(OSError):
+                self._file.close()

@@ -49,7 +49,7 @@ class CellConfig(Strict):
     vectors: bool = Field(False, description="prune biases and normalisation parameters too")
     device: str = "cpu"
     precision: Literal["float32"] = "float32"
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**32)
 
 
 class Evaluation(Strict):

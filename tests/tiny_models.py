@@ -11,6 +11,25 @@ from torch import nn
 
 from grouping.anatomy import ModelDescription
 
+LSTM_SETTINGS: dict[str, Any] = {
+    "arch": "lstm",
+    "criterion": None,
+    "encoder_embed_dim": 6,
+    "encoder_hidden_size": 8,
+    "decoder_embed_dim": 6,
+    "decoder_hidden_size": 8,
+    "decoder_out_embed_dim": 6,
+}
+TRANSFORMER_SETTINGS: dict[str, Any] = {
+    "arch": "transformer",
+    "encoder_embed_dim": 8,
+    "encoder_ffn_embed_dim": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+}
+
 
 def dictionary(words: int) -> Dictionary:
     """A vocabulary of ``words`` words after fairseq's four special symbols; padding is index 1."""
@@ -22,19 +41,16 @@ def dictionary(words: int) -> Dictionary:
 
 def lstm(**options: Any) -> nn.Module:
     """fairseq's ``lstm``: 10 source and 12 target symbols, embeddings of 6, states of 8, one layer."""
-    sizes = {"encoder_embed_dim": 6, "decoder_embed_dim": 6, "decoder_out_embed_dim": 6}
-    sizes |= {"encoder_hidden_size": 8, "decoder_hidden_size": 8}
-    return LSTMModel.build_model(Namespace(**sizes | {"criterion": None} | options), _task(options))
+    return LSTMModel.build_model(Namespace(**LSTM_SETTINGS | options), task(options))
 
 
 def transformer(**options: Any) -> nn.Module:
     """fairseq's ``transformer``: 10 source and 12 target symbols, width 8, 2 heads, one layer a side."""
-    sizes = {"encoder_embed_dim": 8, "encoder_ffn_embed_dim": 16, "encoder_layers": 1, "decoder_layers": 1}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    return TransformerModel.build_model(Namespace(**sizes | heads | options), _task(options))
+    return TransformerModel.build_model(Namespace(**TRANSFORMER_SETTINGS | options), task(options))
 
 
-def _task(options: dict[str, Any]) -> Namespace:
+def task(options: dict[str, Any]) -> Namespace:
+    """The dictionaries of a model with these settings, as fairseq's tasks offer them."""
     source = dictionary(6)
     joint = options.get("share_all_embeddings", False)
     return Namespace(source_dictionary=source, target_dictionary=source if joint else dictionary(8))
@@ -90,8 +106,18 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformer,
         {"decoder_embed_dim": 12, "decoder_input_dim": 4, "decoder_output_dim": 6},
     ),
+    "transformer without positions": (
+        transformer,
+        {"no_token_positional_embeddings": True, "no_scale_embedding": True, "activation_fn": "gelu"},
+    ),
     "transformer without cross-attention": (transformer, {"no_cross_attention": True}),
 }
+
+
+def settings(model: str) -> dict[str, Any]:
+    """The arguments that one of ``MODELS`` was built with, as a checkpoint holds them."""
+    build, options = MODELS[model]
+    return (LSTM_SETTINGS if build is lstm else TRANSFORMER_SETTINGS) | options
 
 
 @cache

@@ -51,9 +51,6 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Run the cell with a progress bar and print what came of it."""
-    from pydantic import ValidationError
-
-    from grouping.errors import StudyError
     from harness.cell import Study, run_cell
     from harness.progress import SearchProgress
     from harness.record import cell_name
@@ -61,12 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
     use_threads(args.threads)
     study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint)
-    try:
-        config = study.config(**settings(args))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise StudyError(f"--{name} {first['input']!r} is not possible: {first['msg']}") from None
+    config = study.config(**settings(args))
     folder = args.out or Path("runs") / cell_name(config)
     with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:
         result = run_cell(study, config, folder, progress)

@@ -23,10 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print one line per group and a total."""
     from grouping import connection_table, partition, summary
+    from grouping.errors import StudyError
     from harness.corpus.corpus import Corpus
     from harness.model import load_model
     from harness.operators.magnitude import connection_indices
 
+    if args.seed < 0:
+        raise StudyError(f"--seed {args.seed} is not possible: give 0 or more")
     corpus = Corpus.open(args.corpus)
     model = load_model(
         args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint

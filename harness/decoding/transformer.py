@@ -36,7 +36,7 @@ class Cache:
 class TransformerState:
     """What a batch carries from step to step; B sentences, k beams, H heads, S source positions."""
 
-    cross: list[tuple[torch.Tensor, torch.Tensor]]  # per layer: keys, values [B, H, S, head size]
+    cross: list[tuple[torch.Tensor, ...]]  # per layer: keys, values [B, H, S, head size], if it looks at them
     source_mask: torch.Tensor | None  # [B, 1, 1, S], True where there is a word
     caches: list[Cache]  # per layer
     beam: int
@@ -44,7 +44,7 @@ class TransformerState:
 
     def keep(self, sentences: torch.Tensor) -> None:
         """Drop all sentences but these (indices [B'])."""
-        self.cross = [(k.index_select(0, sentences), v.index_select(0, sentences)) for k, v in self.cross]
+        self.cross = [tuple(part.index_select(0, sentences) for part in layer) for layer in self.cross]
         if self.source_mask is not None:
             self.source_mask = self.source_mask.index_select(0, sentences)
         beams = torch.arange(self.beam, device=sentences.device)
@@ -65,12 +65,8 @@ class TransformerStepper:
 
     def refresh(self) -> None:
         """Read again what is kept in another layout than the module's; call after weights changed."""
-        self.layers = [_Layer(layer, len(self.encoder.layers) > i) for i, layer in self._numbered()]
-        limit = min(self.encoder.max_positions(), self.decoder.max_positions())
-        self.positions = [_position_table(side, limit) for side in (self.encoder, self.decoder)]
-
-    def _numbered(self):
-        return enumerate((*self.encoder.layers, *self.decoder.layers))
+        self.layers = [_Layer(layer) for layer in (*self.encoder.layers, *self.decoder.layers)]
+        self.positions = [_position_table(side) for side in (self.encoder, self.decoder)]
 
     def start(self, source: torch.Tensor, lengths: torch.Tensor, beam: int) -> TransformerState:
         """Encode ``source`` [B, S] (right-padded, with end of sentence)."""
@@ -112,19 +108,19 @@ class TransformerStepper:
         return x if side.layernorm_embedding is None else side.layernorm_embedding(x)
 
 
-def _position_table(side: Any, limit: int) -> torch.Tensor:
-    """Position vectors [limit, width] of one side; zeros where the model has none."""
+def _position_table(side: Any) -> torch.Tensor:
+    """Vectors [positions, width] of all positions of one side; zeros where the model has none."""
     weight = side.embed_tokens.weight
     if side.embed_positions is None:
-        return torch.zeros(limit, 1, device=weight.device)
-    words = torch.full((1, limit), side.padding_idx + 1, device=weight.device)
+        return torch.zeros(side.max_positions(), 1, device=weight.device)
+    words = torch.full((1, side.max_positions()), side.padding_idx + 1, device=weight.device)
     return side.embed_positions(words)[0]
 
 
 class _Layer:
     """One layer with its query, key and value products joined into one."""
 
-    def __init__(self, layer: Any, is_encoder: bool):
+    def __init__(self, layer: Any):
         attention = layer.self_attn
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.module = layer
@@ -133,7 +129,9 @@ class _Layer:
         self.pre_norm = layer.normalize_before
         self.joined_weight = torch.cat([part.weight for part in parts])
         self.joined_bias = torch.cat([part.bias for part in parts])
-        if not is_encoder:
+        # encoders look at no source, nor do decoders trained with --no-cross-attention
+        self.has_source = getattr(layer, "encoder_attn", None) is not None
+        if self.has_source:
             keys = layer.encoder_attn
             self.source_weight = torch.cat([keys.k_proj.weight, keys.v_proj.weight])
             self.source_bias = torch.cat([keys.k_proj.bias, keys.v_proj.bias])
@@ -168,24 +166,29 @@ class _Layer:
 
         return self._residual(x, self.module.self_attn_layer_norm, branch)
 
-    def source_keys(self, encoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, H, S, C/H] of the encoded source [B, S, C]."""
+    def source_keys(self, encoded: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Keys and values [B, H, S, C/H] of the encoded source [B, S, C]; nothing if it is not looked at."""
+        if not self.has_source:
+            return ()
         keys, values = self._split(linear(encoded, self.source_weight, self.source_bias), 2)
         return keys.contiguous(), values.contiguous()
 
     def source_attention(
         self,
         x: torch.Tensor,
-        cross: tuple[torch.Tensor, torch.Tensor],
+        cross: tuple[torch.Tensor, ...],
         mask: torch.Tensor | None,
         beam: int,
     ) -> torch.Tensor:
         """Over the source: x [B·k, C]. The beams of a sentence are its k queries, so it is stored once."""
+        if not self.has_source:
+            return x
 
         def branch(x: torch.Tensor) -> torch.Tensor:
             query = _project(self.module.encoder_attn.q_proj, x)
             query = query.view(len(x) // beam, beam, self.heads, -1).transpose(1, 2)
-            y = functional.scaled_dot_product_attention(query, *cross, attn_mask=mask)
+            keys, values = cross
+            y = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             return _project(self.module.encoder_attn.out_proj, y.transpose(1, 2).reshape(len(x), -1))
 
         return self._residual(x, self.module.encoder_attn_layer_norm, branch)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from grouping.errors import StudyError
 from harness.decoding.lstm import LSTMStepper
 from harness.decoding.transformer import TransformerStepper
 from harness.model import TranslationModel
@@ -61,11 +62,20 @@ class Translator:
     def __init__(self, model: TranslationModel, pad: int, eos: int, device: str = "cpu"):
         self.stepper: Stepper = STEPPERS[model.family](model.module)
         self.pad, self.eos, self.device = pad, eos, torch.device(device)
-        longest = min(model.module.max_decoder_positions(), model.module.encoder.max_positions())
-        self.longest = int(longest) - 1
+        self.longest_source = int(model.module.encoder.max_positions())
+        self.longest = int(model.module.max_decoder_positions()) - 1
 
     def translate(self, sources: Sequence[np.ndarray], decoding: Decoding) -> Translations:
-        """Translate ``sources`` (dictionary indices, each with end of sentence)."""
+        """Translate ``sources`` (dictionary indices, each with end of sentence).
+
+        Raises StudyError for a source that is longer than the model can read.
+        """
+        longest = max(map(len, sources), default=0)
+        if longest > self.longest_source:
+            raise StudyError(
+                f"a sentence has {longest} tokens, the model reads at most {self.longest_source}: "
+                "leave it out, or use a model trained with a larger --max-source-positions"
+            )
         hypotheses: list[list[int]] = [[] for _ in sources]
         with torch.inference_mode():
             self.stepper.refresh()
@@ -80,7 +90,7 @@ class Translator:
         padded = torch.full((len(sources), int(lengths.max())), self.pad)
         for row, source in zip(padded, sources, strict=True):
             row[: len(source)] = torch.from_numpy(source)
-        limits = (lengths * decoding.max_len_a + decoding.max_len_b).long().clamp(max=self.longest - 1)
+        limits = (lengths * decoding.max_len_a + decoding.max_len_b).long().clamp(max=self.longest)
         search = _greedy if decoding.beam == 1 else _beam
         state = self.stepper.start(padded.to(self.device), lengths.to(self.device), decoding.beam)
         return search(self, state, limits.to(self.device), decoding.beam)

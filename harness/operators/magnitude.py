@@ -48,6 +48,12 @@ class MagnitudePruning:
     def apply(self, knobs: np.ndarray) -> None:
         self._prune(self.counts(knobs))
 
+    def kept(self) -> NDArray[np.bool_]:
+        kept = np.ones(self.flat.size, dtype=bool)
+        for order, count in zip(self.order, self.pruned, strict=True):
+            kept[order[:count]] = False
+        return kept
+
     def restore(self) -> None:
         self._prune(np.zeros_like(self.pruned))
 
@@ -69,6 +75,13 @@ class ThresholdPruning(MagnitudePruning):
     that threshold = knob · max|w|. At knob 0 even connections that are zero already stay.
     """
 
+    def __init__(self, model: TranslationModel, blocks: pd.DataFrame):
+        super().__init__(model, blocks)
+        self._magnitudes = super().magnitudes()  # kept, so that a size is a binary search in each group
+
+    def magnitudes(self) -> list[NDArray[np.float32]]:
+        return self._magnitudes
+
     def counts(self, knobs: np.ndarray) -> NDArray[np.int64]:
         knobs = np.asarray(knobs)
         pruned = np.empty(knobs.shape, dtype=np.int64)
@@ -79,8 +92,9 @@ class ThresholdPruning(MagnitudePruning):
         return np.where(knobs > 0, pruned, 0)
 
     def knobs(self, counts: np.ndarray) -> NDArray[np.float64]:
+        least = np.nextafter(0.0, 1.0)  # prunes zeros alone, which knob 0 does not
         largest_pruned = [
-            float(magnitudes[count - 1]) / float(magnitudes[-1]) if count and magnitudes[-1] else 0.0
+            max(float(magnitudes[count - 1]) / (float(magnitudes[-1]) or 1.0), least) if count else 0.0
             for magnitudes, count in zip(self.magnitudes(), counts, strict=True)
         ]
         return np.array(largest_pruned)

@@ -41,6 +41,10 @@ class Operator(Protocol):
         """Write the compressed weights of knobs [G] into the model, in place."""
         ...
 
+    def kept(self) -> np.ndarray:
+        """Which of all parameters the applied knobs keep: bool [parameters], in the model's flat order."""
+        ...
+
     def restore(self) -> None:
         """Write the dense weights back, bit for bit."""
         ...

@@ -1,0 +1,124 @@
+"""A small corpus of real text, the shipped models on it, and cells that several test files look at."""
+
+import fcntl
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from harness.cell import Study, run_cell
+from harness.corpus.corpus import Corpus
+from harness.corpus.prepare import Pieces, prepare
+from harness.records import CellConfig, Evaluation, Result
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models" / "homeassistant.en-de"
+SENTENCES = {"train": 12, "valid": 8, "search": 20, "confirm": 12, "test": 12}
+LONGEST = 60  # characters of a source sentence
+#: few resamples and two beams are enough to see what a cell does; the wide tolerance makes sure
+#: that something is pruned, whatever the shipped weights are
+QUICK = {"resamples": 100, "final_beam": 2, "tolerance": 15.0, "criterion": "point"}
+CELLS = {
+    "NCS": ("transformer", {"grouping": "layer", "search": "NCS", "evaluations": 18}),
+    "OnePlusOne": (
+        "rnnsearch",
+        {"grouping": "gate", "search": "OnePlusOne", "start": "dense", "sigma": 0.1, "evaluations": 6},
+    ),
+    "rule": ("rnnsearch", {"grouping": "matrix", "search": "lamp", "operator": "magnitude-threshold"}),
+}
+
+
+class Finished(NamedTuple):
+    """A cell that has run."""
+
+    study: Study
+    config: CellConfig
+    folder: Path
+    result: Result
+
+    def evaluations(self) -> list[Evaluation]:
+        return read_evaluations(self.folder)
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """All lines of a cell's record."""
+    lines = (folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Evaluation.model_validate_json(line) for line in lines]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """While it lasts, the kernel refuses to let any file of this process grow beyond ``size`` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """As the command line does it; sums of floats may differ with other numbers of threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that the processes of one test run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """What two processes want to make is made by one of them while the other waits."""
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small(shared) -> Path:
+    """The first short sentences of each split of the default corpus, in the pieces of the shipped models."""
+    folder = shared / "small.en-de"
+    whole = Corpus.open(ROOT / "data" / "homeassistant.en-de")
+    with one_at_a_time(folder):
+        if not folder.exists():
+            text = {}
+            for split, size in SENTENCES.items():
+                pairs = zip(whole.sources(split), whole.references(split), strict=True)
+                text[split] = [pair for pair in pairs if len(pair[0]) <= LONGEST][:size]
+            prepare(text, folder, "en", "de", pieces=Pieces(MODELS / "bpe.model", MODELS / "dict.txt"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studies(small) -> Callable[[str], Study]:
+    """The study of a shipped model on the small corpus, by the model's name."""
+    return cache(lambda model: Study.open(MODELS / f"{model}.pt", small))
+
+
+@pytest.fixture(scope="session")
+def finished(studies, shared) -> Callable[[str], Finished]:
+    """One of ``CELLS`` in a folder that nobody may change, by its name."""
+
+    @cache
+    def cell(name: str) -> Finished:
+        model, settings = CELLS[name]
+        study = studies(model)
+        config = study.config(**QUICK | settings)
+        folder = shared / f"cell-{name}"
+        with one_at_a_time(folder):
+            result = run_cell(study, config, folder)
+        return Finished(study, config, folder, result)
+
+    return cell

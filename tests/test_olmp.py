@@ -1,0 +1,282 @@
+"""What a candidate costs, when a search ends, and how a result is backed off."""
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import QUICK
+
+from grouping.errors import StudyError
+from harness.olmp import BACK_OFF_STEP, BudgetSpent, Evaluator, check_search, confirm, run_search, scan_rule
+from harness.operators import MagnitudePruning
+from harness.record import Record
+from harness.records import CellConfig, Evaluation
+from harness.search.rules import rules
+
+
+@pytest.fixture(scope="module")
+def study(studies):
+    return studies("rnnsearch")
+
+
+@pytest.fixture(scope="module")
+def pruning(study):
+    made = MagnitudePruning(study.model, study.groups("component"))
+    assert made.groups == ["encoder", "decoder"]
+    return made
+
+
+@pytest.fixture
+def operator(pruning):
+    yield pruning
+    pruning.restore()
+
+
+@pytest.fixture
+def sentences(study):
+    return study.sentences("search", 1, 100, searching=True)
+
+
+@pytest.fixture
+def greedy_confirm(study):
+    return study.sentences("confirm", 1, 100, searching=True)
+
+
+@pytest.fixture
+def start(study, operator, tmp_path):
+    """An evaluator over a new or an existing record."""
+    opened = []
+
+    def make(**settings) -> Evaluator:
+        config = study.config(**QUICK | {"grouping": "component", "evaluations": 10} | settings)
+        opened.append(Record(tmp_path / "cell", config))
+        return Evaluator(config, operator, opened[-1])
+
+    yield make
+    for record in opened:
+        record.__exit__(None, None, None)
+
+
+def test_a_cached_candidate_costs_tokens_and_computes_nothing(start, sentences):
+    evaluator = start()
+    knobs = np.array([0.25, 0.125])
+    first = evaluator.evaluate(knobs, sentences, "start")
+    # the same whole numbers of connections, so the same mask
+    again = evaluator.evaluate(knobs + 1e-9, sentences, "search")
+    assert first.how == "translated"
+    assert first.tokens == first.tokens_computed > 0
+    assert (again.how, again.tokens, again.tokens_computed, again.seconds) == ("cached", first.tokens, 0, 0)
+    assert again.knobs == (knobs + 1e-9).tolist()
+    same = ("size", "score", "feasible", "bleu", "drop", "bound", "standard_error")
+    assert all(getattr(first, name) == getattr(again, name) for name in same)
+    assert evaluator.progress == 0.2
+
+
+def test_confirm_knows_nothing_of_the_search_set(start, sentences, greedy_confirm):
+    evaluator = start()
+    knobs = np.array([0.25, 0.125])
+    evaluator.evaluate(knobs, sentences, "search")
+    found = evaluator.evaluate(knobs, greedy_confirm, "confirm")
+    assert found.how == "translated"
+    assert found.tokens != evaluator.done[0].tokens
+    assert evaluator.progress == 0.1  # confirming is outside the budget of the search
+
+
+def test_a_skipped_candidate_costs_its_evaluation_alone(start):
+    evaluator = start()
+    skipped = evaluator.skip(np.array([0.5, 0.0]))
+    assert (skipped.how, skipped.feasible, skipped.tokens, skipped.tokens_computed) == (
+        "skipped",
+        False,
+        0,
+        0,
+    )
+    assert skipped.bleu is skipped.drop is skipped.bound is None
+    assert skipped.score == skipped.size == float(evaluator.operator.size(np.array([0.5, 0.0])))
+    assert evaluator.progress == 0.1
+    assert evaluator.feasible == []
+
+
+def test_a_skipped_candidate_is_translated_when_it_is_asked_for_later(start, sentences):
+    evaluator = start()
+    evaluator.skip(np.array([0.5, 0.0]))
+    assert evaluator.evaluate(np.array([0.5, 0.0]), sentences, "search").how == "translated"
+
+
+def test_the_dense_model_loses_nothing(start, sentences):
+    found = start(tolerance=0.0, criterion="bound").evaluate(np.zeros(2), sentences, "search")
+    assert (found.size, found.drop, found.bound, found.feasible, found.score) == (1, 0, 0, True, 1)
+
+
+def test_everything_pruned_is_infeasible_by_the_drop(start, sentences):
+    found = start(tolerance=2.0).evaluate(np.ones(2), sentences, "search")
+    assert found.size == 0
+    assert not found.feasible
+    # 1 + (drop - tolerance) / tolerance
+    assert found.score == pytest.approx(1 + (found.drop - 2) / 2)
+
+
+def test_the_budget_of_evaluations_counts_what_was_skipped(start, sentences):
+    evaluator = start(evaluations=3)
+    evaluator.evaluate(np.zeros(2), sentences, "start")
+    evaluator.skip(np.full(2, 0.1))
+    evaluator.evaluate(np.zeros(2), sentences, "search")
+    assert evaluator.progress == 1
+    with pytest.raises(BudgetSpent):
+        evaluator.evaluate(np.zeros(2), sentences, "search")
+    assert len(evaluator.done) == 3
+
+
+def test_the_budget_of_tokens_counts_what_was_delivered(start, sentences):
+    tokens = sentences.dense.tokens
+    evaluator = start(tokens=2 * tokens)
+    evaluator.evaluate(np.zeros(2), sentences, "start")
+    assert evaluator.progress == 0.5
+    evaluator.skip(np.full(2, 0.1))
+    assert evaluator.progress == 0.5
+    evaluator.evaluate(np.zeros(2), sentences, "search")  # cached
+    assert evaluator.progress == 1
+    with pytest.raises(BudgetSpent):
+        evaluator.evaluate(np.zeros(2), sentences, "search")
+
+
+def test_a_record_of_another_search_is_refused(start, sentences):
+    start().evaluate(np.array([0.1, 0.1]), sentences, "search")
+    for knobs, stage in (([0.1, 0.2], "search"), ([0.1, 0.1], "start")):
+        resumed = start()
+        with pytest.raises(StudyError, match="evaluation 0 in .* is not the one this search asks for"):
+            resumed.evaluate(np.array(knobs), sentences, stage)
+    assert start().evaluate(np.array([0.1, 0.1]), sentences, "search").tokens > 0
+
+
+def test_a_rule_ends_at_its_largest_feasible_strength(start, sentences):
+    evaluator = start(evaluations=100)
+    knobs = scan_rule("class-uniform", evaluator, sentences)
+    assert len(evaluator.done) == 15
+    scanned = [e.knobs for e in evaluator.done[:9]]
+    np.testing.assert_allclose(scanned, np.outer(np.arange(1, 10) / 10, [1, 1]), atol=1e-6)
+    smallest = evaluator.feasible[0]
+    np.testing.assert_allclose(knobs, smallest.knobs)
+    assert min(e.size for e in evaluator.done if e.feasible) == smallest.size
+
+
+@pytest.mark.parametrize("name", rules.names())
+def test_a_rule_searches_no_further(start, sentences, name):
+    evaluator = start(search=name, evaluations=3)
+    run_search(evaluator, sentences)
+    assert [e.stage for e in evaluator.done] == ["start"] * 3
+    assert evaluator.progress == 1
+
+
+def test_threads_of_an_optimiser_end_with_the_search(start, sentences):
+    """NGOpt runs Cobyla in a thread, which would keep the program from ending."""
+    before = set(threading.enumerate())
+    evaluator = start(search="NGOpt", start="dense", evaluations=5)
+    check_search(evaluator.config, knobs=2)
+    run_search(evaluator, sentences)
+    assert len(evaluator.done) == 5
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)
+    assert set(threading.enumerate()) <= before
+
+
+def archive(evaluator: Evaluator, fractions: list[float]) -> None:
+    """Make a record in which the search set found these uniformly pruned models feasible."""
+    for index, fraction in enumerate(fractions):
+        knobs = np.full(2, fraction)
+        entry = Evaluation(
+            index=index,
+            stage="search",
+            knobs=knobs.tolist(),
+            size=float(evaluator.operator.size(knobs)),
+            how="translated",
+            score=1 - fraction,
+            feasible=True,
+            bleu=30.0,
+            drop=0.0,
+            bound=0.0,
+            standard_error=0.0,
+            tokens=100,
+            tokens_computed=100,
+            seconds=0.0,
+        )
+        evaluator.record.append(entry)
+
+
+def confirmed(
+    start, sentences, fractions: list[float], **settings
+) -> tuple[np.ndarray, int, list[Evaluation]]:
+    archive(start(**settings), fractions)
+    evaluator = start(**settings)
+    for fraction in fractions:
+        evaluator.evaluate(np.full(2, fraction), sentences, "search")  # replayed, not translated
+    knobs, translated, failed = confirm(evaluator, sentences)
+    evaluator.operator.apply(knobs)
+    assert translated.hypotheses == sentences.translate().hypotheses
+    return knobs, failed, evaluator.done[len(fractions) :]
+
+
+#: prunes a handful of the four million connections, all of them next to zero
+HARMLESS = 1e-6
+
+
+def test_back_off_goes_by_size_in_steps_to_the_first_that_holds(start, greedy_confirm):
+    """At 92 % and more nothing is translated; what is less than a step larger is not worth a look."""
+    found = [0.92, 0.99, HARMLESS, 0.987, 0.95, 0.9475, HARMLESS + 0.02]
+    knobs, failed, looked_at = confirmed(start, greedy_confirm, found, tolerance=0.5)
+    assert [e.stage for e in looked_at] == ["confirm"] * len(looked_at)
+    tried = [round(e.knobs[0], 6) for e in looked_at]
+    # 0.987 and 0.9475 are within BACK_OFF_STEP of their predecessors
+    assert tried[:3] == [0.99, 0.95, 0.92]
+    assert all(not e.feasible for e in looked_at[:-1])
+    assert looked_at[-1].feasible
+    assert looked_at[-1].knobs == knobs.tolist()
+    assert failed == len(looked_at) - 1
+    sizes = [e.size for e in looked_at]
+    assert all(b - a >= BACK_OFF_STEP for a, b in zip(sizes, sizes[1:], strict=False))
+    assert knobs[0] <= HARMLESS + 0.02
+
+
+def test_the_smallest_is_taken_when_it_holds(start, greedy_confirm):
+    knobs, failed, looked_at = confirmed(start, greedy_confirm, [HARMLESS, 0.99], tolerance=1000.0)
+    assert knobs.tolist() == [0.99, 0.99]
+    assert (failed, len(looked_at)) == (0, 1)
+
+
+def test_the_dense_model_is_the_last_resort(start, greedy_confirm):
+    knobs, failed, looked_at = confirmed(start, greedy_confirm, [0.95, 0.99], tolerance=0.0)
+    assert knobs.tolist() == [0, 0]
+    assert failed == 2
+    assert [e.size for e in looked_at] == pytest.approx([0.01, 0.05, 1.0], abs=1e-6)
+
+
+def test_without_an_archive_the_dense_model_is_the_result(start, greedy_confirm):
+    knobs, failed, looked_at = confirmed(start, greedy_confirm, [])
+    assert knobs.tolist() == [0, 0]
+    assert (failed, len(looked_at)) == (0, 1)
+
+
+def test_the_archive_is_sorted_by_size(start, sentences):
+    archive(start(), [0.1, 0.3, 0.2])
+    evaluator = start()
+    for fraction in (0.1, 0.3, 0.2):
+        evaluator.evaluate(np.full(2, fraction), sentences, "search")
+    assert [e.knobs[0] for e in evaluator.feasible] == [0.3, 0.2, 0.1]
+
+
+def test_ncs_skips_only_what_it_would_refuse_anyway(study, start):
+    """With a tolerance that all keep, scores are sizes; what is skipped is larger than the best so far."""
+    evaluator = start(search="NCS", start="dense", evaluations=30, tolerance=1000.0)
+    run_search(evaluator, study.sentences("valid", 1, 100, searching=True))
+    assert len(evaluator.done) == 30
+    skipped = [e for e in evaluator.done if e.how == "skipped"]
+    assert skipped
+    for e in skipped:
+        assert e.size > min(other.size for other in evaluator.done[: e.index])
+    assert all(e.tokens > 0 for e in evaluator.done if e.how != "skipped")
+    assert evaluator.feasible[0].size < 1
+
+
+def test_a_configuration_has_no_unknown_fields():
+    with pytest.raises(ValueError, match="toleranz"):
+        CellConfig(checkpoint_sha256="", corpus_sha256="", toleranz=1)
