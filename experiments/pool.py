@@ -71,7 +71,7 @@ def _start_worker(slots: Any, lock: Any, shown: bool) -> None:
     # Ctrl-C reaches all processes of a terminal; the one that waits for the others ends them, in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    logging.disable(logging.INFO)
     torch.set_num_threads(1)
     tqdm.set_lock(lock)
     _worker.update(position=slots.get(), shown=shown)

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(run) -> int:
     """Run something whose StudyErrors and interruption are for the user to read."""
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what fairseq and nevergrad have to tell is not for the user
     try:
         run()
         sys.stdout.flush()
@@ -61,6 +62,8 @@ def guarded(run) -> int:
         print(f"{PROGRAM}: error: {error}; nothing that was there is damaged", file=sys.stderr)
         _end_output()
         return USER_ERROR
+    finally:
+        logging.disable(before)
     return 0
 
 

@@ -105,7 +105,8 @@ def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     if not checkpoint.is_file():
         raise StudyError(f"checkpoint {checkpoint} does not exist")
     try:
-        with torch.serialization.safe_globals([] if trust else _allowed_globals()):
+        with torch.serialization.safe_globals([] if trust else _allowed_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about damage before it fails
             state = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         reason = str(error)

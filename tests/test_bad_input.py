@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,13 @@ class Refusals:
 
     def __call__(self, *arguments) -> str:
         """The message of a command that fails as it should, printing nothing else."""
-        code = cli.main([str(argument) for argument in arguments])
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            code = cli.main([str(argument) for argument in arguments])
         out, err = self._capsys.readouterr()
         assert code == 2
+        # a warning would be a second line; Python shows those of deprecation to programmers only
+        assert [w for w in warned if not issubclass(w.category, DeprecationWarning)] == []
         assert err.startswith("olmp: error: ")
         assert err.endswith("\n")
         assert err.count("\n") == 1
@@ -84,6 +89,13 @@ def test_a_truncated_checkpoint(refused, small, no_output, size):
     message = refused("compress", broken, "--corpus", small, "--out", no_output)
     assert "broken.pt is " in message
     assert "truncated" in message or "damaged" in message
+
+
+def test_a_checkpoint_of_an_impossible_protocol(refused, small, no_output):
+    broken = no_output.with_name("broken.pt")
+    broken.write_bytes(b"\x80\xbe.....")
+    message = refused("compress", broken, "--corpus", small, "--out", no_output)
+    assert "broken.pt is " in message
 
 
 def test_a_text_file_as_a_checkpoint(refused, small, no_output):

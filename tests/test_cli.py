@@ -199,7 +199,8 @@ def wait_for_evaluations(folder: Path, process: subprocess.Popen, count: int) ->
 
 def test_killed_and_interrupted_runs_resume_to_the_uninterrupted_result(capsys, tmp_path, rnnsearch):
     """One real process is killed, the next gets Ctrl-C, a third run completes the cell."""
-    settings = ["--search", "OnePlusOne", "--start", "dense", "--sigma", "0.1", "--evaluations", "25"]
+    # NGOpt says much in its log and runs Cobyla in a thread of its own
+    settings = ["--search", "NGOpt", "--start", "dense", "--sigma", "0.1", "--evaluations", "25"]
     settings += ["--tolerance", "20", "--criterion", "point", "--final-beam", "1", "--grouping", "stage"]
     command = [OLMP, "compress", *rnnsearch, *settings, "--out", tmp_path / "cell"]
     for number, recorded in ((signal.SIGKILL, 2), (signal.SIGINT, 6)):
