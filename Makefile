@@ -41,6 +41,11 @@ data: $(READY) ## fetch and prepare the text [CORPUS=homeassistant PAIR=en-de; C
 baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1]
 	$(PY) -m experiments.baselines $(if $(MODEL),--model $(MODEL)) --seed $(SEED)
 
+.PHONY: ship
+ship: $(READY) ## make a trained model one of the shipped ones [MODEL=luong SEED=1]
+	$(PY) -m experiments.baselines.ship checkpoints/$(MODEL).seed$(SEED)/checkpoint_best.pt \
+	  --corpus $(DATA) --out models/$(CORPUS).$(PAIR) --name $(MODEL)
+
 .PHONY: demo
 demo: data ## compress shipped models under a BLEU tolerance (minutes)
 	$(PY) -m experiments.demo

@@ -33,6 +33,11 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
                 )
             ],
             "backed off": rows["backed_off"],
+            "evaluations (skipped)": [
+                f"{all_} ({skipped})"
+                for all_, skipped in zip(rows["evaluations"], rows["skipped"], strict=True)
+            ],
+            "tokens": rows["tokens"].map("{:,}".format),
         }
     )
 

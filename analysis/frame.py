@@ -6,12 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 SETS = ("search", "confirm", "test")
+#: fields of the configuration whose names the result uses for what was spent
+BUDGETS = ("evaluations", "tokens")
 
 
 def read_cells(folder: Path) -> pd.DataFrame:
     """All finished cells below ``folder``; unfinished and foreign folders are left out.
 
-    Columns: ``cell`` (path below ``folder``), the configuration's fields, ``family``,
+    Columns: ``cell`` (path below ``folder``), the configuration's fields (its budgets as
+    ``budget_evaluations`` and ``budget_tokens``), ``family``,
     ``remaining`` (fraction of the prunable connections), ``backed_off``, ``evaluations``,
     ``tokens``, ``seconds``, and per set ``<set>_dense``, ``<set>_bleu``, ``<set>_drop``,
     ``<set>_low``, ``<set>_high`` (BLEU points; low and high bound the drop).
@@ -21,7 +24,8 @@ def read_cells(folder: Path) -> pd.DataFrame:
         config, result = (_read(path.with_name(name)) for name in ("config.json", "result.json"))
         if config is None or result is None:
             continue
-        row = {"cell": path.parent.relative_to(folder).as_posix(), **config}
+        row = {"cell": path.parent.relative_to(folder).as_posix()}
+        row |= {f"budget_{key}" if key in BUDGETS else key: value for key, value in config.items()}
         row |= {key: value for key, value in result.items() if not isinstance(value, dict | list)}
         for name in SETS:
             found = result["sets"][name]

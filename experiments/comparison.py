@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.pool import Cell, cores, run_cells, shipped
 from harness.cli import guarded
+from harness.corpus.corpus import Corpus
 
 MODELS = ("transformer", "rnnsearch", "luong")
 RULES = ("class-blind", "class-uniform", "class-distribution", "lamp")
@@ -26,7 +27,7 @@ def cells(model: str, models: Path, corpus: Path, out: Path, shared: dict[str, A
             f"{model} {grouping} {search}",
             checkpoint,
             corpus,
-            out / model / f"{search}-{grouping.replace('(', '_').replace(')', '')}-seed{shared['seed']}",
+            out / model,
             {"grouping": grouping, "search": search, **shared},
         )
         for grouping, search in pairs
@@ -46,13 +47,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N")
     args = parser.parse_args()
+    Corpus.open(args.corpus)  # before any process is started
     shared = {"tolerance": args.tolerance, "evaluations": args.evaluations, "seed": args.seed}
     names = args.only or [name for name in MODELS if (args.models / f"{name}.pt").is_file()] or MODELS
     planned = [c for name in names for c in cells(name, args.models, args.corpus, args.out, shared)]
-    for number, (cell, _, result) in enumerate(run_cells(planned, args.jobs), start=1):
-        test = result.sets["test"]
+    for number, done in enumerate(run_cells(planned, args.jobs), start=1):
+        test = done.result.sets["test"]
         print(
-            f"[{number}/{len(planned)}] {cell.name}: {result.remaining:.1%} remaining, "
+            f"[{number}/{len(planned)}] {done.cell.name}: {done.result.remaining:.1%} remaining, "
             f"test {test.dense_bleu:.2f} → {test.bleu:.2f}",
             flush=True,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.pool import Cell, cores, run_cells, shipped
 from harness.cli import guarded
+from harness.corpus.corpus import Corpus
 from harness.report import summary_lines
 
 #: model → grouping: each family by what its connections are for
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=50, metavar="N", help="budget of each cell")
     parser.add_argument("--jobs", type=int, default=min(cores(), len(GROUPINGS)), metavar="N")
     args = parser.parse_args()
+    Corpus.open(args.corpus)  # before any process is started
     started = time.monotonic()
     cells = [
         Cell(
@@ -32,9 +34,9 @@ def main() -> None:
         for name, grouping in GROUPINGS.items()
     ]
     print("Two trained models, searched side by side; a few minutes.", flush=True)
-    for cell, config, result in run_cells(cells, args.jobs):
-        print(f"\n== {cell.name}\n" + "\n".join(summary_lines(config, result)))
-        print(f"pruned model, masks and every evaluation: {cell.folder}", flush=True)
+    for done in run_cells(cells, args.jobs):
+        print(f"\n== {done.cell.name}\n" + "\n".join(summary_lines(done.config, done.result)))
+        print(f"pruned model, masks and every evaluation: {done.folder}", flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -20,13 +21,22 @@ from harness.records import CellConfig, Result
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell to run: a name for the reader, where its inputs and its folder are, and its settings."""
+    """A cell to run: a name for the reader, where its inputs are, where its folder goes, its settings."""
 
     name: str
     checkpoint: Path
     corpus: Path
-    folder: Path
+    out: Path
     settings: dict[str, Any] = field(hash=False)
+
+
+class Done(NamedTuple):
+    """A finished cell and its folder, which is named by what the cell is."""
+
+    cell: Cell
+    config: CellConfig
+    folder: Path
+    result: Result
 
 
 def cores() -> int:
@@ -34,12 +44,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, CellConfig, Result]]:
+def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Done]:
     """Run cells and yield each as it is done; finished ones return at once.
 
     Cells of one model should stand together: a worker keeps the dense model it had last. The
-    number of jobs decides the time only. A bar per cell is shown on a terminal. Raises StudyError
-    for what a cell raises, and for less than one job.
+    number of jobs decides the time only. A bar per cell is shown on a terminal. A cell that fails
+    does not stop the others: StudyError names the failed ones at the end. Raises StudyError at
+    once for less than one job and when a worker is killed.
     """
     if jobs < 1:
         raise StudyError(f"{jobs} jobs are not possible: give 1 or more")
@@ -52,14 +63,24 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, CellConf
         jobs, context, initializer=_start_worker, initargs=(slots, context.RLock(), shown)
     ) as pool:
         running = {pool.submit(_run, cell): cell for cell in cells}
+        failures = []
         try:
             for done in as_completed(running):
-                yield running[done], *done.result()
+                try:
+                    finished = done.result()
+                except StudyError as error:
+                    failures.append(f"{running[done].name}: {error}")
+                    continue
+                yield finished
+        except BrokenProcessPool:
+            raise StudyError("a worker was killed (out of memory?): run it again, it resumes") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
+    if failures:
+        raise StudyError(f"{len(failures)} of {len(cells)} cells failed: {'; '.join(failures)}")
 
 
 _worker: dict[str, Any] = {}
@@ -90,16 +111,18 @@ def _study(checkpoint: Path, corpus: Path) -> Any:
     return Study.open(checkpoint, corpus)
 
 
-def _run(cell: Cell) -> tuple[CellConfig, Result]:
+def _run(cell: Cell) -> Done:
     from harness.cell import run_cell
     from harness.progress import SearchProgress
+    from harness.record import cell_name
 
     if "stopped" in _worker:
         sys.exit()
     study = _study(cell.checkpoint, cell.corpus)
     config = study.config(**cell.settings)
+    folder = cell.out / cell_name(config)
     with SearchProgress(config, not _worker["shown"], _worker["position"], cell.name) as progress:
-        return config, run_cell(study, config, cell.folder, progress)
+        return Done(cell, config, folder, run_cell(study, config, folder, progress))
 
 
 def shipped(name: str, models: Path) -> Path:
@@ -107,5 +130,8 @@ def shipped(name: str, models: Path) -> Path:
     path = models / f"{name}.pt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in models.glob("*.pt"))) or "none"
-        raise StudyError(f"no model {name!r} in {models}; known: {known}; `make baselines` trains them")
+        raise StudyError(
+            f"no model {name!r} in {models}; known: {known}; train one with `make baselines`, "
+            "then put it there with `make ship`"
+        )
     return path

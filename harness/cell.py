@@ -1,5 +1,6 @@
 """A cell: one run of the study, from dense model to compressed model."""
 
+import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,17 +70,25 @@ class Study:
         Raises StudyError for an unknown field or an impossible value.
         """
         try:
-            return CellConfig(
+            config = CellConfig(
                 checkpoint_sha256=self.model.content_hash, corpus_sha256=self.corpus_hash, **settings
             )
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
             raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None
+        blocks = self.groups(config.grouping, config.vectors, config.seed)
+        return config.model_copy(update={"groups_sha256": hash_blocks(blocks)})
 
     def groups(self, grouping: str, vectors: bool = False, seed: int = 1) -> pd.DataFrame:
         """The connection table, split: a row per block with its ``group``."""
         return partition(connection_table(self.model.description, vectors), grouping, seed)
+
+
+def hash_blocks(blocks: pd.DataFrame) -> str:
+    """sha256 of a partition: which connections are in which group."""
+    columns = ["parameter", "row", "rows", "col", "cols", "group"]
+    return hashlib.sha256(blocks[columns].to_csv(index=False).encode()).hexdigest()
 
 
 def run_cell(
@@ -177,7 +186,8 @@ def _result(
         evaluations=sum(e.stage != "confirm" for e in done),
         skipped=sum(e.how == "skipped" for e in done),
         cached=sum(e.how == "cached" for e in done),
-        tokens=sum(e.tokens for e in done),
+        tokens=sum(e.tokens for e in done if e.stage != "confirm"),
+        confirm_tokens=sum(e.tokens for e in done if e.stage == "confirm"),
         tokens_computed=sum(e.tokens_computed for e in done),
         seconds=sum(e.seconds for e in done),
         sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},

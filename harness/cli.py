@@ -1,23 +1,23 @@
 """The command ``olmp``: a dispatcher over the verbs that each room brings.
 
 A verb is a module named by an entry point of the group ``olmp.verbs``; it has ``SUMMARY``,
-``add_arguments(parser)`` and ``run(args)``, and imports what is heavy only in ``run``.
+``add_arguments(parser)`` and ``run(args)``, and imports what is heavy only in ``run``. One that goes on
+where it was interrupted says so with ``RESUMES = True``.
 """
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 from grouping.errors import StudyError
-from grouping.registry import Registry
 
 PROGRAM = "olmp"
-verbs: Registry = Registry("verb", "olmp.verbs")
 #: what bad input and an interruption end with
 USER_ERROR = 2
+ROOMS = ("grouping", "harness", "experiments", "analysis")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,41 +30,53 @@ def parser() -> argparse.ArgumentParser:
         verb = entry.load()
         sub = commands.add_parser(entry.name, help=verb.SUMMARY, description=verb.SUMMARY)
         verb.add_arguments(sub)
-        sub.set_defaults(run_verb=verb.run)
+        sub.set_defaults(run_verb=verb.run, resumes=getattr(verb, "RESUMES", False))
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. Returns the exit code: 0, or 2 with one line on standard error."""
     args = parser().parse_args(arguments)
-    return guarded(lambda: args.run_verb(args))
+    return guarded(lambda: args.run_verb(args), args.resumes)
 
 
-def guarded(run) -> int:
-    """Run something whose StudyErrors and interruption are for the user to read."""
+def guarded(run: Callable[[], object], resumes: bool = True) -> int:
+    """Run something whose errors and interruption are for the user to read. Returns the exit code.
+
+    ``resumes`` says whether the same command goes on where Ctrl-C stopped it.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # what fairseq and nevergrad have to tell is not for the user
     try:
-        run()
+        _run_installed(run)
         sys.stdout.flush()
     except StudyError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         below_the_bar = "\n" * sys.stderr.isatty()
-        print(
-            f"{below_the_bar}{PROGRAM}: interrupted; run the same command again, it resumes", file=sys.stderr
-        )
+        advice = "; run the same command again, it resumes" * resumes
+        print(f"{below_the_bar}{PROGRAM}: interrupted{advice}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:
         _end_output()  # the reader of a pipe has gone, which is no error of ours
     except OSError as error:
-        print(f"{PROGRAM}: error: {error}; nothing that was there is damaged", file=sys.stderr)
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         _end_output()
         return USER_ERROR
     finally:
         logging.disable(before)
     return 0
+
+
+def _run_installed(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in ROOMS:
+            raise
+        raise StudyError(f"{package} is not installed: install olmp[study] (make setup)") from error
 
 
 def _end_output() -> None:

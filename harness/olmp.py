@@ -26,6 +26,8 @@ from harness.sentences import SentenceSet, Translated
 Stage = Literal["start", "search", "confirm"]
 #: along the archive, the next candidate to confirm is larger by at least this fraction of the dense size
 BACK_OFF_STEP = 0.005
+#: steps of a search-free rule below its edge: down to the grid point below it
+RULE_FALLBACKS = 20
 
 
 class BudgetSpent(Exception):
@@ -52,6 +54,7 @@ class Evaluator:
         self.done: list[Evaluation] = []
         self._replay = list(reversed(record.replayed))
         self._known: dict[tuple[str, bytes], Evaluation] = {}
+        self._last: tuple[tuple[str, bytes], Translated] | None = None
 
     @property
     def progress(self) -> float:
@@ -76,6 +79,13 @@ class Evaluator:
             replayed = self._fresh(knobs, sentences, stage)
             self.record.append(replayed)
         return self._note(replayed)
+
+    def translations(self, knobs: NDArray, sentences: SentenceSet, stage: Stage) -> Translated:
+        """The translations of an evaluated candidate, made again only if they are not the latest."""
+        self.operator.apply(knobs)
+        if self._last is not None and self._last[0] == self._key(knobs, stage):
+            return self._last[1]
+        return sentences.translate()
 
     def skip(self, knobs: NDArray) -> Evaluation:
         """Note a candidate that its size alone refuses; its score is that lower bound, the size."""
@@ -115,6 +125,7 @@ class Evaluator:
         started = time.perf_counter()
         self.operator.apply(knobs)
         translated = sentences.translate()
+        self._last = self._key(knobs, stage), translated
         verdict = sentences.judge(translated, self.constraint)
         return self._entry(
             knobs,
@@ -149,7 +160,7 @@ def run_search(evaluator: Evaluator, sentences: SentenceSet) -> None:
     config = evaluator.config
     try:
         if config.search in rules.names():
-            scan_rule(config.search, evaluator, sentences)
+            scan_rule(config.search, evaluator, sentences, fallbacks=RULE_FALLBACKS)
             return
         start = np.zeros(len(evaluator.operator.groups))
         if config.start == "class-blind":
@@ -159,8 +170,13 @@ def run_search(evaluator: Evaluator, sentences: SentenceSet) -> None:
         return
 
 
-def scan_rule(name: str, evaluator: Evaluator, sentences: SentenceSet) -> NDArray:
-    """Knobs at the edge of the constraint along a one-parameter rule."""
+def scan_rule(name: str, evaluator: Evaluator, sentences: SentenceSet, fallbacks: int = 0) -> NDArray:
+    """Knobs at the edge of the constraint along a one-parameter rule.
+
+    The bisection leaves the archive empty for some way below the edge; ``fallbacks`` more
+    evaluations, ``BACK_OFF_STEP`` apart, fill it, so that a rule can back off by steps as small as
+    a search can.
+    """
     rule, operator = rules.get(name), evaluator.operator
     magnitudes = operator.magnitudes()
 
@@ -170,7 +186,11 @@ def scan_rule(name: str, evaluator: Evaluator, sentences: SentenceSet) -> NDArra
     def feasible(strength: float) -> bool:
         return evaluator.evaluate(knobs_at(strength), sentences, "start").feasible
 
-    return knobs_at(scan_then_bisect(feasible))
+    edge = scan_then_bisect(feasible)
+    for step in range(1, fallbacks + 1):
+        if (strength := edge - step * BACK_OFF_STEP) > 0:
+            feasible(strength)
+    return knobs_at(edge)
 
 
 def _optimise(start: NDArray, evaluator: Evaluator, sentences: SentenceSet) -> None:
@@ -208,7 +228,6 @@ def confirm(evaluator: Evaluator, sentences: SentenceSet) -> tuple[NDArray, Tran
             continue
         last_size = size
         if evaluator.evaluate(knobs, sentences, "confirm").feasible:
-            evaluator.operator.apply(knobs)
-            return knobs, sentences.translate(), failed
+            return knobs, evaluator.translations(knobs, sentences, "confirm"), failed
         failed += 1
     raise AssertionError("the dense model is within any tolerance of itself")

@@ -1,6 +1,7 @@
 """The folder of one cell: opened once, appended to, finished by a rename, replayed on resume."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -37,8 +38,9 @@ class Record:
 
     def __init__(self, folder: Path, config: CellConfig):
         self.folder = folder
-        self.replayed = self._open(config)
         self._file: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
+        self.replayed = self._open(config)
 
     def _open(self, config: CellConfig) -> list[Evaluation]:
         path = self.folder / records.CONFIG
@@ -50,6 +52,9 @@ class Record:
                     f"{self.folder} holds a cell of another configuration (differs in "
                     f"{', '.join(differing)}): choose another --out"
                 )
+            if (self.folder / records.RESULT).exists():
+                return []
+            self._hold(path)
             self._write_schema()
             return self._read_evaluations()
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
@@ -60,8 +65,18 @@ class Record:
             raise StudyError(f"could not make {self.folder}: {error}") from None
         # first, so that whatever stops us from here on leaves a folder that resumes
         self._write_json(records.CONFIG, config.model_dump())
+        self._hold(path)
         self._write_schema()
         return []
+
+    def _hold(self, path: Path) -> None:
+        """Keep other processes of this machine out of the folder until it is closed."""
+        self._lock = path.open("rb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StudyError(f"another process is running the cell in {self.folder}: wait for it") from None
 
     @staticmethod
     def _read(path: Path, kind: type[T]) -> T:
@@ -72,19 +87,23 @@ class Record:
             raise StudyError(f"{path} cannot be read ({reason}): choose another --out") from None
 
     def _read_evaluations(self) -> list[Evaluation]:
-        """All complete lines; a line cut off by a crash is removed, its evaluation is done again."""
+        """All lines; a last one cut off by a crash is removed, its evaluation is done again."""
         path = self.folder / records.EVALUATIONS
         if not path.exists():
             return []
         good, evaluations = 0, []
         with path.open("rb") as file:
             for line in file:
+                if not line.endswith(b"\n"):
+                    break
                 try:
-                    if not line.endswith(b"\n"):
-                        break
                     evaluations.append(Evaluation.model_validate_json(line))
                 except ValidationError:
-                    break
+                    number = len(evaluations) + 1
+                    raise StudyError(
+                        f"{path}:{number} is damaged or of another version: choose another --out, "
+                        "or remove the lines from there on"
+                    ) from None
                 good += len(line)
         if good < path.stat().st_size:
             os.truncate(path, good)
@@ -139,6 +158,8 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._lock is not None:
+            self._lock.close()
         if self._file is not None:
             # every line was flushed when it was appended; what could not be was reported then
             with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ class CellConfig(Strict):
     schema_version: Literal[1] = 1
     checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
     corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
+    groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
     grouping: str = "layer"
     operator: str = "magnitude"
     search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
@@ -47,7 +48,7 @@ class CellConfig(Strict):
     search_beam: int = Field(1, ge=1)
     final_beam: int = Field(5, ge=1, description="on confirm and test")
     vectors: bool = Field(False, description="prune biases and normalisation parameters too")
-    device: str = "cpu"
+    device: Literal["cpu"] = "cpu"
     precision: Literal["float32"] = "float32"
     seed: int = Field(1, ge=0, lt=2**32)
 
@@ -114,9 +115,10 @@ class Result(Strict):
     evaluations: int
     skipped: int
     cached: int
-    tokens: int
-    tokens_computed: int
-    seconds: float = Field(description="search and confirmation, resumed runs added up")
+    tokens: int = Field(description="delivered on the search set: what the budget counts")
+    confirm_tokens: int = Field(description="delivered on confirm")
+    tokens_computed: int = Field(description="on search and confirm; the final translations apart")
+    seconds: float = Field(description="of the evaluations, resumed runs added up")
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     environment: dict[str, str]
 

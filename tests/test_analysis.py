@@ -42,6 +42,8 @@ def write_cell(
         "knobs": [0.5],
         "remaining": remaining,
         "backed_off": backed_off,
+        "evaluations": 150,
+        "skipped": 12,
         "tokens": 1234,
         "seconds": 60.0,
         "sets": sets,
@@ -60,11 +62,11 @@ def runs(tmp_path) -> Path:
 
 
 TABLE = """\
-| model | search | grouping | remaining % | search drop | confirm BLEU | confirm drop | test BLEU | test drop [95 %] | backed off |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| luong | NCS | gate | 80.0 | 0.25 | 31.00 | 1.00 | 34.50 | -0.50 [-1.00, 0.00] | 1 |
-| transformer | NCS | layer | 62.5 | 0.25 | 31.00 | 1.00 | 33.50 | 0.50 [0.00, 1.00] | 2 |
-| transformer | class-blind | single | 75.0 | 0.25 | 31.00 | 1.00 | 33.25 | 0.75 [0.25, 1.25] | 0 |
+| model | search | grouping | remaining % | search drop | confirm BLEU | confirm drop | test BLEU | test drop [95 %] | backed off | evaluations (skipped) | tokens |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| luong | NCS | gate | 80.0 | 0.25 | 31.00 | 1.00 | 34.50 | -0.50 [-1.00, 0.00] | 1 | 150 (12) | 1,234 |
+| transformer | NCS | layer | 62.5 | 0.25 | 31.00 | 1.00 | 33.50 | 0.50 [0.00, 1.00] | 2 | 150 (12) | 1,234 |
+| transformer | class-blind | single | 75.0 | 0.25 | 31.00 | 1.00 | 33.25 | 0.75 [0.25, 1.25] | 0 | 150 (12) | 1,234 |
 """  # noqa: E501
 
 

@@ -217,8 +217,19 @@ def test_a_failure_stops_the_other_trainings(corpus, tmp_path):
 
 def test_command_line_refuses_a_missing_corpus(tmp_path, capsys):
     assert main(["--model", "luong", "--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "not a prepared corpus" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("olmp: error: ")
+    assert "not a prepared corpus" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_the_training_command_as_it_ends_the_others(monkeypatch, capsys):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.baselines.__main__.train", interrupted)
+    assert main(["--model", "luong"]) == 2
+    assert capsys.readouterr().err == "olmp: interrupted; run the same command again, it resumes\n"
 
 
 def test_shipped_checkpoint_is_half_the_weights_and_nothing_else(trained, shipped, folder):
@@ -258,11 +269,11 @@ def test_plain_fairseq_generate_translates_with_it(shipped, corpus):
 def test_shipping_refuses_what_it_should(trained, corpus, tmp_path, monkeypatch, capsys):
     best = trained / "checkpoint_best.pt"
     (tmp_path / "half.pt").write_bytes(best.read_bytes()[:5000])
-    for path in (tmp_path / "half.pt", tmp_path / "missing.pt"):
-        with pytest.raises(StudyError, match="cannot be read"):
+    for path, reason in ((tmp_path / "half.pt", "unreadable"), (tmp_path / "missing.pt", "does not exist")):
+        with pytest.raises(StudyError, match=reason):
             shipping.ship(path, corpus, tmp_path / "out", "x")
     torch.save({"cfg": Path("a class that is not on the list")}, tmp_path / "code.pt")
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyError, match="wants to run code"):
         shipping.ship(tmp_path / "code.pt", corpus, tmp_path / "out", "x")
     monkeypatch.setattr(shipping, "LARGEST", 1000)
     with pytest.raises(StudyError, match="1,000 are allowed"):

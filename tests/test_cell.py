@@ -157,7 +157,8 @@ def test_the_counters_of_the_result_are_those_of_the_record(cell):
     evaluations, result = cell.evaluations(), cell.result
     assert [e.index for e in evaluations] == list(range(len(evaluations)))
     assert result.evaluations == sum(e.stage != "confirm" for e in evaluations) <= cell.config.evaluations
-    assert result.tokens == sum(e.tokens for e in evaluations)
+    assert result.tokens == sum(e.tokens for e in evaluations if e.stage != "confirm")
+    assert result.confirm_tokens == sum(e.tokens for e in evaluations if e.stage == "confirm")
     assert result.tokens_computed == sum(e.tokens for e in evaluations if e.how == "translated")
     assert result.skipped == sum(e.how == "skipped" for e in evaluations)
     assert result.cached == sum(e.how == "cached" for e in evaluations)

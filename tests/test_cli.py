@@ -88,7 +88,7 @@ def test_help_of_a_verb_lists_its_options(capsys, verb):
 
 def test_every_field_of_a_cell_can_be_given_or_is_fixed():
     fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "schedule", "resamples", "device"}
-    fixed |= {"precision"}
+    fixed |= {"precision", "groups_sha256"}
     given = {option.removeprefix("--").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)
     assert set(UNUSUAL) == given
@@ -164,6 +164,9 @@ def test_evaluate_scores_what_compress_wrote(capsys, finished, small, tmp_path):
     kept = sum(int((t != 0).sum()) for name, t in state.items() if "version" not in name)
     assert lines[3].startswith(f"{kept:,} of ")
     assert hypotheses.read_bytes() == (cell.folder / "test.pruned.txt").read_bytes()
+    assert olmp("groups", *arguments[:3]) == 0
+    parameters = capsys.readouterr().out.split(" connections of ")[1].split(" parameters")[0]
+    assert lines[3] == f"{kept:,} of {parameters} parameters are not zero"
 
 
 def test_evaluate_another_split(capsys, rnnsearch):
@@ -245,4 +248,32 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
         )
     assert done.returncode == 2
-    assert done.stderr == "olmp: error: [Errno 27] File too large; nothing that was there is damaged\n"
+    assert done.stderr == "olmp: error: [Errno 27] File too large\n"
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def test_a_missing_package_is_named_unless_it_is_ours(capsys):
+    missing = ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+    assert cli.guarded(lambda: fail(missing)) == 2
+    expected = "olmp: error: torch is not installed: install olmp[study] (make setup)\n"
+    assert capsys.readouterr().err == expected
+    ours = ModuleNotFoundError("No module named 'harness.nothing'", name="harness.nothing")
+    with pytest.raises(ModuleNotFoundError):
+        cli.guarded(lambda: fail(ours))
+
+
+def test_only_what_resumes_says_so(capsys):
+    args = {
+        words[0]: cli.parser().parse_args(words)
+        for words in (["compress", "x.pt"], ["groups", "x.pt"], ["evaluate", "x.pt"])
+    }
+    assert {verb: found.resumes for verb, found in args.items()} == {
+        "compress": True,
+        "groups": False,
+        "evaluate": False,
+    }
+    assert cli.guarded(lambda: fail(KeyboardInterrupt()), resumes=False) == 2
+    assert capsys.readouterr().err == "olmp: interrupted\n"

@@ -41,6 +41,25 @@ def test_own_text_is_prepared_once(tmp_path, capsys):
     assert (tmp_path / "out" / "corpus.json").stat().st_mtime_ns == made
 
 
+def test_source_sentences_in_several_splits_are_said(tmp_path, capsys):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    source = {
+        "train": ["open the garden door now", *(f"sentence {word} of training" for word in "abcdefgh")],
+        "valid": ["all is well"],
+        "search": ["Open the garden door, now!", "nothing to see here today"],  # as in train
+        # half of the 4-grams of "nothing to see here", and nobody else's sentence
+        "confirm": ["nothing to see here", "the lamp is off"],
+        "test": ["the window is closed", "the window is closed"],  # twice, but in one split
+    }
+    for split, lines in source.items():
+        (plain / f"{split}.en").write_text("".join(line + "\n" for line in lines))
+        (plain / f"{split}.de").write_text("".join(f"{split} {i}\n" for i in range(len(lines))))
+    olmp_corpus("text", plain, "--vocabulary", "60", "--out", tmp_path / "out")
+    said = "  warning: {} source sentences of {} have a near-copy in another split\n"
+    assert capsys.readouterr().err == said.format(2, "search") + said.format(1, "confirm")
+
+
 def test_a_databin_is_imported_and_its_unknown_words_are_said(tmp_path, capsys):
     splits = ["--split", "search=search[:9]", "--split", "confirm=confirm[:9]", "--split", "test=search[9:]"]
     request = (

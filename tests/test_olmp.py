@@ -44,17 +44,21 @@ def greedy_confirm(study):
 
 @pytest.fixture
 def start(study, operator, tmp_path):
-    """An evaluator over a new or an existing record."""
-    opened = []
+    """An evaluator over a new or an existing record; ends the one before."""
+    opened: list[Record] = []
+
+    def end() -> None:
+        for record in opened:
+            record.__exit__(None, None, None)
 
     def make(**settings) -> Evaluator:
+        end()
         config = study.config(**QUICK | {"grouping": "component", "evaluations": 10} | settings)
         opened.append(Record(tmp_path / "cell", config))
         return Evaluator(config, operator, opened[-1])
 
     yield make
-    for record in opened:
-        record.__exit__(None, None, None)
+    end()
 
 
 def test_a_cached_candidate_costs_tokens_and_computes_nothing(start, sentences):
@@ -158,6 +162,15 @@ def test_a_rule_ends_at_its_largest_feasible_strength(start, sentences):
     smallest = evaluator.feasible[0]
     np.testing.assert_allclose(knobs, smallest.knobs)
     assert min(e.size for e in evaluator.done if e.feasible) == smallest.size
+
+
+def test_a_rule_fills_its_archive_below_the_edge(start, sentences):
+    """A search looks closely at the edge; a rule that does not would back off by whole grid steps."""
+    evaluator = start(evaluations=100, tolerance=1000.0)
+    edge = scan_rule("class-uniform", evaluator, sentences, fallbacks=3)
+    below = evaluator.done[15:]
+    sizes = evaluator.operator.size(edge) + 0.005 * np.arange(1, 4)
+    np.testing.assert_allclose([e.size for e in below], sizes, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", rules.names())

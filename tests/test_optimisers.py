@@ -1,5 +1,6 @@
 """Every optimiser by name: start, step, bounds and determinism."""
 
+import random
 import threading
 
 import numpy as np
@@ -106,7 +107,13 @@ def test_release_ends_the_threads_of_an_optimiser(name):
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("cma", "CMA"), ("ncs", "NCS"), ("twopointde", "TwoPointsDE"), ("oneplusone", "OnePlusOne")],
+    [
+        ("cma", "CMA"),
+        ("ncs", "NCS"),
+        ("twopointde", "TwoPointsDE"),
+        ("oneplusone", "OnePlusOne"),
+        ("class-blnd", "class-blind"),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
     with pytest.raises(StudyError, match=rf"unknown optimiser '{name}'.*\b{nearest}\b"):
@@ -131,8 +138,24 @@ def test_an_optimiser_that_ignores_the_seed_is_refused():
 
 
 def test_an_optimiser_whose_package_is_missing_is_refused():
-    with pytest.raises(StudyError, match="'BOBYQA' cannot start here: No module named 'pybobyqa'"):
+    with pytest.raises(StudyError, match="'BOBYQA' cannot run here: No module named 'pybobyqa'; try NCS"):
         make_optimiser("BOBYQA", START, 0.05, 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SPSA", "ignores the seed"),  # draws from NumPy's global generator
+        ("EDA", "cannot run here"),  # is told the suggested start, which it did not ask for
+        ("PCABO", "cannot run here: No module named 'bayes_optim'"),  # as soon as it is built
+    ],
+)
+def test_what_cannot_be_resumed_or_crashes_is_refused_at_once(name, reason):
+    before = np.random.get_state()[1].copy(), random.getstate()
+    with pytest.raises(StudyError, match=rf"'{name}' {reason}.*try NCS, OnePlusOne"):
+        make_optimiser(name, START, 0.05, 100, seed=0)
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert random.getstate() == before[1]
 
 
 def test_a_name_without_neighbours_is_answered_with_examples():

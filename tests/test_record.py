@@ -64,7 +64,7 @@ def test_appended_evaluations_are_replayed(tmp_path):
     assert Record(tmp_path, CONFIG).replayed == [evaluation(i) for i in range(3)]
 
 
-@pytest.mark.parametrize("tail", ["{", '{"index": 1}\n', evaluation(1).model_dump_json(), "\x00\x00\x00\n"])
+@pytest.mark.parametrize("tail", ["{", evaluation(1).model_dump_json(), "\x00\x00\x00"])
 def test_a_line_cut_off_by_a_crash_is_removed(tmp_path, tail):
     with Record(tmp_path, CONFIG) as record:
         record.append(evaluation(0))
@@ -76,6 +76,25 @@ def test_a_line_cut_off_by_a_crash_is_removed(tmp_path, tail):
         assert path.read_text() == whole
         record.append(evaluation(1))
     assert Record(tmp_path, CONFIG).replayed == [evaluation(0), evaluation(1)]
+
+
+@pytest.mark.parametrize("line", ['{"index": 1}', "\x00\x00\x00", ""])
+def test_a_damaged_line_is_refused_and_nothing_behind_it_lost(tmp_path, line):
+    with Record(tmp_path, CONFIG) as record:
+        record.append(evaluation(0))
+    path = tmp_path / "evaluations.jsonl"
+    path.write_text(path.read_text() + line + "\n" + evaluation(1).model_dump_json() + "\n")
+    before = contents(tmp_path)
+    with pytest.raises(StudyError, match="evaluations.jsonl:2 is damaged or of another version"):
+        Record(tmp_path, CONFIG)
+    assert contents(tmp_path) == before
+
+
+def test_two_at_a_time_are_refused(tmp_path):
+    with Record(tmp_path, CONFIG), pytest.raises(StudyError, match="another process is running the cell"):
+        Record(tmp_path, CONFIG)
+    with Record(tmp_path, CONFIG) as again:
+        assert again.replayed == []
 
 
 def test_another_configuration_is_refused_by_field(tmp_path):
@@ -202,6 +221,7 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         skipped=7,
         cached=3,
         tokens=123456,
+        confirm_tokens=7890,
         tokens_computed=120000,
         seconds=61.4,
         sets={"search": measured(29.5), "confirm": measured(29.25), "test": measured(29.0)},
@@ -215,5 +235,6 @@ def test_the_summary_shows_the_three_sets_side_by_side():
     assert rows[0] == ["search", "500", "5", "30.00", "29.50", "0.50", "[-0.12,", "1.50]", "0.25", "0.41"]
     assert [row[4] for row in rows] == ["29.50", "29.25", "29.00"]
     assert lines[6] == "test chrF 55.50 → 54.25; nrefs:1"
-    assert "150 evaluations (7 skipped, 3 cached), 123,456 tokens delivered, 120,000 computed" in lines[7]
+    assert lines[7].startswith("150 evaluations (7 skipped, 3 cached), 123,456 tokens delivered, ")
+    assert "7,890 more on confirm, 120,000 computed" in lines[7]
     assert lines[7].endswith("2 backed off on confirm, 61 s")

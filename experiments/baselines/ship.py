@@ -9,7 +9,6 @@ trained on is left: no paths, no optimizer state.
 
 import argparse
 import json
-import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -18,23 +17,20 @@ from typing import Any
 import torch
 
 from grouping.errors import StudyError
+from harness.cli import guarded
+from harness.model import read_checkpoint, write_atomically
 
 #: bytes
 LARGEST = 10_000_000
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
-    """Load what fairseq-train wrote, letting nothing in but tensors, plain values and arguments.
+    """Load what fairseq-train wrote, without running code from it.
 
-    Raises StudyError if the file is missing, damaged, wants more, or is no fairseq-train checkpoint.
+    Raises StudyError if the file is missing, damaged, unsafe, or no fairseq-train checkpoint.
     """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} cannot be read as a fairseq-train checkpoint: {reason}") from None
-    sections = state.get("cfg") if isinstance(state, dict) else None
+    state = read_checkpoint(path)
+    sections = state.get("cfg")
     if not isinstance(sections, dict) or not isinstance(sections.get("model"), argparse.Namespace):
         raise StudyError(f"{path} is no fairseq-train checkpoint: it has no model configuration")
     return state
@@ -115,16 +111,16 @@ def ship(checkpoint: Path, corpus: Path, out: Path, name: str) -> Path:
         if copy.exists() and copy.read_bytes() != original.read_bytes():
             raise StudyError(f"{copy} belongs to another corpus: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    path, draft = out / f"{name}.pt", out / f"{name}.pt.part"
-    try:
+    path = out / f"{name}.pt"
+
+    def write(draft: Path) -> None:
         torch.save(shipped(state, source, target), draft)
         if (size := draft.stat().st_size) > LARGEST:
             raise StudyError(f"{name} takes {size:,} bytes, {LARGEST:,} are allowed: train a smaller model")
         for copy, original in beside.items():
             shutil.copyfile(original, copy)
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
+
+    write_atomically(path, write)
     return path
 
 
@@ -137,13 +133,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="of the shipped file; default: the training's folder, without .seed1")
     options = parser.parse_args(arguments)
     name = options.name or options.checkpoint.absolute().parent.name.removesuffix(".seed1")
-    try:
+
+    def run() -> None:
         path = ship(options.checkpoint, options.corpus, options.out, name)
-    except (StudyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{path}: {path.stat().st_size:,} bytes")
-    return 0
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+    return guarded(run, resumes=False)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from harness.commands.options import add_model, add_threads, use_threads
 
 SUMMARY = "compress a model under a BLEU tolerance; rerun resumes, a finished cell returns at once"
+RESUMES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

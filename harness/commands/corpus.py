@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ def _show(out: Path, origin: dict[str, Any], make: Callable[[], dict[str, Any]])
     """Make the corpus if ``out`` is free, then print what it holds."""
     from harness.corpus.corpus import DECIDING, Corpus
     from harness.corpus.prepare import prepared
+    from harness.corpus.splits import near_copies
 
     about = prepared(out, origin)
     if about is None:
@@ -191,6 +193,13 @@ def _show(out: Path, origin: dict[str, Any], make: Callable[[], dict[str, Any]])
         print(f"  {split:8} {sentences:9,} {words[0]:10,} {words[1]:10,}   {' '.join(bleu)}".rstrip())
     print(f"  {about['floors']['signature']}")
     corpus = Corpus.open(out)
+    if origin["corpus"] in ("text", "databin"):  # the splits are the user's own
+        copied = near_copies({split: corpus.sources(split) for split in about["sentences"]})
+        for split, count in copied.items():
+            print(
+                f"  warning: {count} source sentences of {split} have a near-copy in another split",
+                file=sys.stderr,
+            )
     for split in DECIDING:
         if unknown := sum("<unk>" in line for line in corpus.references(split)):
             print(f"  warning: {unknown} references of {split} contain <unk>, which no translation can match")

@@ -18,10 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Translate, then print BLEU and chrF with their signatures."""
+    from grouping import connection_table
     from grouping.errors import StudyError
     from harness.bleu import chrf, score
     from harness.cell import Study
     from harness.model import write_atomically
+    from harness.operators.magnitude import connection_indices
 
     if args.beam < 1:
         raise StudyError(f"--beam {args.beam} is not possible: give 1 (greedy) or more")
@@ -30,11 +32,13 @@ def run(args: argparse.Namespace) -> None:
     sentences = study.sentences(args.split, args.beam)
     found = sentences.dense
     characters, signature = chrf(found.hypotheses, sentences.references)
-    kept = int((study.model.flat != 0).sum())
+    # what is printed by `olmp groups`, too: without the padding rows, which are no connections
+    places = connection_indices(connection_table(study.model.description), study.model)
+    kept = int((study.model.flat[places] != 0).sum())
     print(f"{args.split}: {len(found.hypotheses)} sentences, {found.tokens} tokens, beam {args.beam}")
     print(f"BLEU {score(found.statistics.sum(axis=0)):.2f}  {sentences.bleu.signature}")
     print(f"chrF {characters:.2f}  {signature}")
-    print(f"{kept:,} of {study.model.flat.numel():,} parameters are not zero")
+    print(f"{kept:,} of {len(places):,} parameters are not zero")
     if args.hypotheses:
         text = "".join(line + "\n" for line in found.hypotheses)
         write_atomically(args.hypotheses, lambda draft: draft.write_text(text, encoding="utf-8"))

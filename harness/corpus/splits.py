@@ -57,6 +57,25 @@ def with_foreign_near_copy(sentences: Sequence[str], owners: Sequence[str]) -> l
     return found
 
 
+def near_copies(sources: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many sentences of each held-out split have a near-copy in another split.
+
+    ``sources`` maps splits to source sentences; splits without near-copies are left out.
+    """
+    held_out = [(split, line) for split, lines in sources.items() if split != "train" for line in lines]
+    words = {normalised_words(line) for _, line in held_out}
+    grams = {gram for sentence in words for gram in fourgrams(sentence)}
+    # training text may be large: only what shares words with held-out text is worth its memory
+    training = [
+        ("train", line)
+        for line in sources.get("train", [])
+        if (mine := normalised_words(line)) in words or not grams.isdisjoint(fourgrams(mine))
+    ]
+    owners, sentences = zip(*held_out, *training, strict=True)
+    found = with_foreign_near_copy(sentences, owners)[: len(held_out)]
+    return dict(Counter(split for (split, _), copied in zip(held_out, found, strict=True) if copied))
+
+
 def split_by_component(pairs: Iterable[Pair], seed: int = 1) -> dict[str, list[Pair]]:
     """Deal whole components to the five splits, in an order drawn from ``seed``.
 

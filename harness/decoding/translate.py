@@ -59,9 +59,9 @@ class Stepper(Protocol):
 class Translator:
     """Translates with whatever weights the model holds at the time of the call."""
 
-    def __init__(self, model: TranslationModel, pad: int, eos: int, device: str = "cpu"):
+    def __init__(self, model: TranslationModel, pad: int, eos: int):
         self.stepper: Stepper = STEPPERS[model.family](model.module)
-        self.pad, self.eos, self.device = pad, eos, torch.device(device)
+        self.pad, self.eos = pad, eos
         self.longest_source = int(model.module.encoder.max_positions())
         self.longest = int(model.module.max_decoder_positions()) - 1
 
@@ -92,8 +92,8 @@ class Translator:
             row[: len(source)] = torch.from_numpy(source)
         limits = (lengths * decoding.max_len_a + decoding.max_len_b).long().clamp(max=self.longest)
         search = _greedy if decoding.beam == 1 else _beam
-        state = self.stepper.start(padded.to(self.device), lengths.to(self.device), decoding.beam)
-        return search(self, state, limits.to(self.device), decoding.beam)
+        state = self.stepper.start(padded, lengths, decoding.beam)
+        return search(self, state, limits, decoding.beam)
 
     def forbid(self, scores: torch.Tensor, step: int) -> None:
         """Set what may not be chosen to −∞ in place: padding, and an ending at the first word."""

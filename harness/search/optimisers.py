@@ -1,7 +1,11 @@
 """Any optimiser by name, started at a given point with a given step, behind nevergrad's ask and tell."""
 
 import difflib
+import random
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import nevergrad as ng
 import numpy as np
@@ -9,8 +13,13 @@ from nevergrad.optimization.base import OptCls, Optimizer
 
 from grouping.errors import StudyError
 from harness.search.ncs import DEFAULT_POPULATION, ConfiguredNCS
+from harness.search.rules import rules
+
+T = TypeVar("T")
 
 SAFE = "NCS, OnePlusOne, CMA, TwoPointsDE or DE"
+#: evaluations of the rehearsal that shows whether an optimiser can be used
+REHEARSED = 12
 KNOWN_NOISE = (
     "Could not import matplotlib",  # pycma when it is first imported
     "orphanated injected solution",  # pycma: the start, told first, shifts every generation by one candidate
@@ -36,7 +45,7 @@ def make_optimiser(
 
     Raises StudyError for an unknown name, for one whose package is not installed, for a batch that the
     optimiser cannot serve, for a start outside [0, 1], for a sigma that is not above 0 and at most 1, and for
-    an optimiser that would ignore the seed or crash with the NumPy installed.
+    an optimiser that, in a short rehearsal, crashes or does not follow from the seed alone.
 
     Call `release` when the search is over, however it ends.
     """
@@ -57,19 +66,25 @@ def make_optimiser(
         knobs.random_state = np.random.RandomState(seed)
         return family(knobs, budget=budget, num_workers=batch)
 
-    optimiser = build()
-    _check_metamodel(name, optimiser)
-    # Twins that are asked once show whether the optimiser heeds the seed, and whether it begins at the start
-    # by itself: suggesting the start to it as well would pay for it twice.
-    first, again = (_first_candidate(name, build()) for _ in range(2))
-    if not np.array_equal(first, again):
+    def from_start() -> Optimizer:
+        optimiser = build()
+        if not begins_there:
+            optimiser.suggest(start)
+        return optimiser
+
+    _check_metamodel(name, _attempt(name, build))
+    # Some begin at the start by themselves: suggesting it to them as well would pay for it twice.
+    first = _attempt(name, partial(_rehearse, build, 1, 1, seed=0))[0]
+    begins_there = np.allclose(first, start, rtol=0, atol=1e-12)
+    # Twins show whether the candidates follow from the seed and what is told, whatever else draws numbers.
+    evaluations = max(1, min(REHEARSED, budget))
+    one, other = (_attempt(name, partial(_rehearse, from_start, evaluations, batch, s)) for s in (0, 1))
+    if not np.array_equal(one, other):
         raise StudyError(
             f"optimiser '{name}' ignores the seed with {start.size} knobs and a budget of {budget}, "
             f"so its search could not be resumed or repeated; try {SAFE}"
         )
-    if not np.allclose(first, start, rtol=0, atol=1e-12):
-        optimiser.suggest(start)
-    return optimiser
+    return _attempt(name, from_start)
 
 
 def release(optimiser: Optimizer) -> None:
@@ -96,13 +111,41 @@ def _check_metamodel(name: str, optimiser: Optimizer) -> None:
         )
 
 
-def _first_candidate(name: str, optimiser: Optimizer) -> np.ndarray:
+def _attempt(name: str, action: Callable[[], T]) -> T:
+    """What `action` returns. Raises StudyError for whatever nevergrad, or a package behind it, raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an optimiser whose thread has died warns before it says why
-            return optimiser.ask().value
-    except (ImportError, RuntimeError) as error:
-        raise StudyError(f"optimiser '{name}' cannot start here: {error.__cause__ or error}") from error
+            return action()
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = str(cause) or type(cause).__name__
+        raise StudyError(f"optimiser '{name}' cannot run here: {reason}; try {SAFE}") from error
+
+
+def _rehearse(build: Callable[[], Optimizer], evaluations: int, batch: int, seed: int) -> np.ndarray:
+    """Candidates of a short search on a paraboloid: shape (`evaluations` or a few more, G).
+
+    Meanwhile the global random states of Python and NumPy are set by `seed`; they are restored.
+    """
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        optimiser = build()
+        try:
+            asked: list[np.ndarray] = []
+            while len(asked) < evaluations:
+                candidates = [optimiser.ask() for _ in range(batch)]
+                for candidate in candidates:
+                    asked.append(np.array(candidate.value))
+                    optimiser.tell(candidate, float(np.sum(np.square(candidate.value - 0.4))))
+            return np.array(asked)
+        finally:
+            release(optimiser)
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def _silence_known_noise() -> None:
@@ -123,10 +166,12 @@ def _family(name: str, sigma: float) -> OptCls:
         return ConfiguredNCS(sigma=sigma)
     known = ng.optimizers.registry
     if name not in known:
-        by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
+        by_lower = {candidate.lower(): candidate for candidate in [*sorted(known), *rules.names()]}
         nearest = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower)]
         advice = f"did you mean {', '.join(nearest)}?" if nearest else f"try {SAFE}"
-        raise StudyError(f"unknown optimiser '{name}'; NCS and nevergrad's optimisers are known: {advice}")
+        raise StudyError(
+            f"unknown optimiser '{name}'; NCS, nevergrad's optimisers and the rules are known: {advice}"
+        )
     return known[name]
 
 
