@@ -61,7 +61,7 @@ agreement: data ## our translations against those of fairseq-generate, full test
 
 .PHONY: test
 test: data lint ## lint, then all tests with coverage
-	$(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
 
 .PHONY: lint
 lint: $(READY) ## style, types and the directions of imports
