@@ -40,7 +40,11 @@ class Record:
         self.folder = folder
         self._file: IO[str] | None = None
         self._lock: IO[bytes] | None = None
-        self.replayed = self._open(config)
+        try:
+            self.replayed = self._open(config)
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, config: CellConfig) -> list[Evaluation]:
         path = self.folder / records.CONFIG
@@ -158,6 +162,10 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
         if self._lock is not None:
             self._lock.close()
         if self._file is not None:

@@ -283,7 +283,9 @@ def test_a_folder_of_another_cell(refused, capsys, small, finished):
     model, _ = CELLS["OnePlusOne"]
     command = ["compress", MODELS / f"{model}.pt", "--corpus", small, "--out", cell.folder]
     message = refused(*command, "--tolerance", 2, "--criterion", "bound", "--seed", 9)
-    assert message.startswith(f"{cell.folder} holds a cell of another configuration (differs in grouping, ")
+    assert message.startswith(
+        f"{cell.folder} holds a cell of another configuration (differs in groups_sha256, grouping, "
+    )
     assert message.endswith("seed): choose another --out")
     assert snapshot(cell.folder) == before
 

@@ -49,7 +49,7 @@ def start(study, operator, tmp_path):
 
     def end() -> None:
         for record in opened:
-            record.__exit__(None, None, None)
+            record.close()
 
     def make(**settings) -> Evaluator:
         end()
