@@ -326,6 +326,6 @@ def test_settings_are_checked_by_name(studies):
 
 def test_the_environment_names_versions_and_no_paths():
     found = environment()
-    assert found["torch"] == torch.__version__
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]  # pip may leave out the build
     assert found["threads"] == "1"
     assert not any("/" in value for value in found.values())
