@@ -1,5 +1,6 @@
 """Translation with a fairseq model, in process: greedy and beam search, finished sentences dropped."""
 
-from harness.decoding.translate import Decoding, Translations, Translator
+from harness.decoding.batch import Decoding
+from harness.decoding.translate import Translations, Translator
 
 __all__ = ["Decoding", "Translations", "Translator"]

@@ -1,204 +1,219 @@
-"""Incremental decoding of fairseq's ``transformer``: keys and values are kept in preallocated caches."""
+"""Incremental decoding of fairseq's ``transformer``: no padding, keys and values stay where they are."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
-from harness.decoding.linear import linear
-
-
-class Cache:
-    """Keys and values of the words so far, of every row: [rows, room, 2·C], room doubled when full.
-
-    One block per row, so that following a surviving beam is one copy of contiguous memory.
-    """
-
-    def __init__(self, like: torch.Tensor, rows: int, width: int):
-        self.store = like.new_empty(rows, 16, 2 * width)
-
-    def write(self, step: int, keys_and_values: torch.Tensor) -> None:
-        if step == self.store.shape[1]:
-            self.store = torch.cat([self.store, torch.empty_like(self.store)], dim=1)
-        self.store[:, step] = keys_and_values
-
-    def read(self, steps: int, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, each [rows, heads, steps, C / heads]."""
-        used = self.store[:, :steps].unflatten(2, (2, heads, -1))
-        return used[:, :, 0].transpose(1, 2), used[:, :, 1].transpose(1, 2)
-
-    def select(self, rows: torch.Tensor) -> None:
-        self.store = self.store.index_select(0, rows)
+from harness.decoding.kernels import attend
+from harness.decoding.linear import Linear, Place
 
 
 @dataclass
-class TransformerState:
-    """What a batch carries from step to step; B sentences, k beams, H heads, S source positions."""
+class TransformerMemory:
+    """Keys and values of the sentences in translation; C is the decoder's width.
 
-    cross: list[tuple[torch.Tensor, ...]]  # per layer: keys, values [B, H, S, head size], if it looks at them
-    source_mask: torch.Tensor | None  # [B, 1, 1, S], True where there is a word
-    caches: list[Cache]  # per layer
+    A sentence has a slot, each of its beams a line. Entry ``line · room + step`` of a layer's
+    ``written`` [lines · room, 2·C] holds what that beam wrote at that step. ``table`` [lines, room]
+    says which entries are the history of a line; without beams that is simply its own.
+    """
+
+    source: list[torch.Tensor]  # per layer [slots · longest, 2·C]
+    source_lengths: torch.Tensor  # [slots]
+    longest: int
+    written: list[torch.Tensor]
+    room: int
     beam: int
-    step: int = 0
+    table: torch.Tensor | None
 
-    def keep(self, sentences: torch.Tensor) -> None:
-        """Drop all sentences but these (indices [B'])."""
-        self.cross = [tuple(part.index_select(0, sentences) for part in layer) for layer in self.cross]
-        if self.source_mask is not None:
-            self.source_mask = self.source_mask.index_select(0, sentences)
-        beams = torch.arange(self.beam, device=sentences.device)
-        self.reorder((sentences[:, None] * self.beam + beams).flatten())
-
-    def reorder(self, rows: torch.Tensor) -> None:
-        """Let each row go on from the history of another (indices [B·k])."""
-        for cache in self.caches:
-            cache.select(rows)
+    def reorder(self, lines: torch.Tensor, origin: torch.Tensor) -> None:
+        """Let each line go on from the history of another."""
+        if self.table is not None:
+            self.table[lines] = self.table[origin]
 
 
 class TransformerStepper:
-    """Runs encoder and decoder from the module's own parameters, whatever they hold at the moment."""
+    """Runs encoder and decoder with copies or views of the module's weights, taken by ``refresh``."""
 
     def __init__(self, module: Any):
-        self.encoder, self.decoder = module.encoder, module.decoder
-        self.refresh()
+        self.module = module
 
-    def refresh(self) -> None:
-        """Read again what is kept in another layout than the module's; call after weights changed."""
-        self.layers = [_Layer(layer) for layer in (*self.encoder.layers, *self.decoder.layers)]
-        self.positions = [_position_table(side) for side in (self.encoder, self.decoder)]
+    def refresh(self, place: Place) -> None:
+        """Take the weights as they are now, at a device and in a precision."""
+        sides = (self.module.encoder, self.module.decoder)
+        self.encoder, self.decoder = (_Side(side, place) for side in sides)
+        self.place = place
+        self.output = place(self.module.decoder.output_projection.weight)
 
-    def start(self, source: torch.Tensor, lengths: torch.Tensor, beam: int) -> TransformerState:
-        """Encode ``source`` [B, S] (right-padded, with end of sentence)."""
-        batch, width = source.shape
-        mask = None
-        if int(lengths.min()) < width:
-            mask = (torch.arange(width, device=source.device) < lengths[:, None])[:, None, None, :]
-        x = self._embed(self.encoder, self.positions[0][:width], source)
-        encoder_layers = self.layers[: len(self.encoder.layers)]
-        for layer in encoder_layers:
-            x = layer.self_attention(x, mask)
+    def open(self, slots: int, beam: int, room: int, longest: int) -> TransformerMemory:
+        """Memory for so many sentences of at most ``longest`` words, and ``room`` steps."""
+        lines, like = slots * beam, self.output
+        widths = [layer.width for layer in self.decoder.layers]
+        return TransformerMemory(
+            source=[like.new_empty(slots * longest, 2 * width) for width in widths],
+            source_lengths=torch.zeros(slots, dtype=torch.long, device=like.device),
+            longest=longest,
+            written=[like.new_empty(lines * room, 2 * width) for width in widths],
+            room=room,
+            beam=beam,
+            table=torch.zeros(lines, room, dtype=torch.long, device=like.device) if beam > 1 else None,
+        )
+
+    def admit(self, memory: TransformerMemory, slots: torch.Tensor, sources: list[np.ndarray]) -> None:
+        """Encode ``sources``, each with end of sentence, into these slots."""
+        device = self.output.device
+        words = torch.from_numpy(np.concatenate(sources)).to(device)
+        lengths = torch.tensor([len(source) for source in sources], device=device)
+        starts = lengths.cumsum(0) - lengths
+        first, of_word = starts.repeat_interleave(lengths), lengths.repeat_interleave(lengths)
+        positions = torch.arange(len(words), device=device) - first
+        x = self.encoder.embed(words, positions)
+        for layer in self.encoder.layers:
+            x = layer.self_attention(x, first, of_word)
             x = layer.feed_forward(x)
-        if self.encoder.layer_norm is not None:
-            x = self.encoder.layer_norm(x)
-        decoder_layers = self.layers[len(encoder_layers) :]
-        caches = [Cache(x, batch * beam, layer.width) for layer in decoder_layers]
-        return TransformerState([layer.source_keys(x) for layer in decoder_layers], mask, caches, beam)
+        x = self.encoder.finish(x)
+        memory.source_lengths[slots] = lengths
+        entries = (slots * memory.longest).repeat_interleave(lengths) + positions
+        for layer, source in zip(self.decoder.layers, memory.source, strict=True):
+            if layer.source_keys is not None:
+                source[entries] = layer.source_keys(x)
 
-    def step(self, state: TransformerState, previous: torch.Tensor) -> torch.Tensor:
-        """Logits [B·k, vocabulary] of the next word, given the previous one of each row [B·k]."""
-        x = self._embed(self.decoder, self.positions[1][state.step], previous)
-        layers = self.layers[len(self.encoder.layers) :]
-        for layer, cross, cache in zip(layers, state.cross, state.caches, strict=True):
-            x = layer.cached_self_attention(x, cache, state.step)
-            x = layer.source_attention(x, cross, state.source_mask, state.beam)
+    def step(
+        self, memory: TransformerMemory, lines: torch.Tensor, steps: torch.Tensor, previous: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits [R, vocabulary] of the next word of each line [R], ``steps`` words after its start."""
+        slots = lines // memory.beam
+        source_first, source_lengths = slots * memory.longest, memory.source_lengths[slots]
+        first, lengths = lines * memory.room, steps + 1
+        entries, table = first + steps, None
+        if memory.table is not None:
+            memory.table[lines, steps] = entries
+            table = memory.table[lines]
+        x = self.decoder.embed(previous, steps)
+        for layer, source, written in zip(self.decoder.layers, memory.source, memory.written, strict=True):
+            x = layer.cached_self_attention(x, written, entries, first, lengths, table)
+            x = layer.source_attention(x, source, source_first, source_lengths)
             x = layer.feed_forward(x)
-        state.step += 1
-        if self.decoder.layer_norm is not None:
-            x = self.decoder.layer_norm(x)
-        if self.decoder.project_out_dim is not None:
-            x = self.decoder.project_out_dim(x)
-        return linear(x, self.decoder.output_projection.weight)
-
-    def _embed(self, side: Any, positions: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        x = functional.embedding(words, side.embed_tokens.weight) * side.embed_scale
-        if getattr(side, "project_in_dim", None) is not None:
-            x = side.project_in_dim(x)
-        x = x + positions
-        return x if side.layernorm_embedding is None else side.layernorm_embedding(x)
+        return Linear(self.output)(self.decoder.finish(x))
 
 
-def _position_table(side: Any) -> torch.Tensor:
-    """Vectors [positions, width] of all positions of one side; zeros where the model has none."""
-    weight = side.embed_tokens.weight
+class _Side:
+    """Encoder or decoder: embedding, layers, and what comes after them."""
+
+    def __init__(self, side: Any, place: Place):
+        self.layers = [_Layer(layer, place) for layer in side.layers]
+        self.words, self.scale = place(side.embed_tokens.weight), side.embed_scale
+        self.positions = _position_table(side, place)
+        self.project_in = Linear.of(getattr(side, "project_in_dim", None), place)
+        self.project_out = Linear.of(getattr(side, "project_out_dim", None), place)
+        self.first_norm = _Norm.of(side.layernorm_embedding, place)
+        self.last_norm = _Norm.of(side.layer_norm, place)
+
+    def embed(self, words: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Words and their positions, both [R] → [R, C]."""
+        x = functional.embedding(words, self.words) * self.scale
+        if self.project_in is not None:
+            x = self.project_in(x)
+        if self.positions is not None:
+            x = x + self.positions[positions]
+        return x if self.first_norm is None else self.first_norm(x)
+
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        if self.last_norm is not None:
+            x = self.last_norm(x)
+        return x if self.project_out is None else self.project_out(x)
+
+
+def _position_table(side: Any, place: Place) -> torch.Tensor | None:
+    """Vectors [positions, width] of all positions of one side; None where the model has none."""
     if side.embed_positions is None:
-        return torch.zeros(side.max_positions(), 1, device=weight.device)
-    words = torch.full((1, side.max_positions()), side.padding_idx + 1, device=weight.device)
-    return side.embed_positions(words)[0]
+        return None
+    words = torch.full((1, side.max_positions()), side.padding_idx + 1)
+    return place(side.embed_positions(words)[0])
+
+
+class _Norm:
+    """Layer normalisation."""
+
+    def __init__(self, module: Any, place: Place):
+        self.shape, self.eps = module.normalized_shape, module.eps
+        self.weight, self.bias = place(module.weight), place(module.bias)
+
+    @classmethod
+    def of(cls, module: Any, place: Place) -> "_Norm | None":
+        return None if module is None else cls(module, place)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
 
 class _Layer:
-    """One layer with its query, key and value products joined into one."""
+    """One layer with its query, key and value products joined into one; activations are [R, C]."""
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: Any, place: Place):
         attention = layer.self_attn
-        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.module = layer
-        self.heads = attention.num_heads
-        self.width = attention.embed_dim
-        self.pre_norm = layer.normalize_before
-        self.joined_weight = torch.cat([part.weight for part in parts])
-        self.joined_bias = torch.cat([part.bias for part in parts])
+        self.heads, self.width = attention.num_heads, attention.embed_dim
+        self.scale = (self.width // self.heads) ** -0.5
+        self.pre_norm, self.activation = layer.normalize_before, layer.activation_fn
+        self.joined = Linear.joined((attention.q_proj, attention.k_proj, attention.v_proj), place)
+        self.out = Linear.of(attention.out_proj, place)
+        self.norm = _Norm(layer.self_attn_layer_norm, place)
         # encoders look at no source, nor do decoders trained with --no-cross-attention
-        self.has_source = getattr(layer, "encoder_attn", None) is not None
-        if self.has_source:
-            keys = layer.encoder_attn
-            self.source_weight = torch.cat([keys.k_proj.weight, keys.v_proj.weight])
-            self.source_bias = torch.cat([keys.k_proj.bias, keys.v_proj.bias])
+        looks = getattr(layer, "encoder_attn", None)
+        self.source_keys = None if looks is None else Linear.joined((looks.k_proj, looks.v_proj), place)
+        if looks is not None:
+            self.source_query, self.source_out = (Linear.of(p, place) for p in (looks.q_proj, looks.out_proj))
+            self.source_norm = _Norm(layer.encoder_attn_layer_norm, place)
+        self.fc1, self.fc2 = Linear.of(layer.fc1, place), Linear.of(layer.fc2, place)
+        self.last_norm = _Norm(layer.final_layer_norm, place)
 
-    def _split(self, x: torch.Tensor, parts: int) -> list[torch.Tensor]:
-        """[B, S, parts·C] → parts × [B, H, S, C/H]."""
-        batch, width, _ = x.shape
-        return list(x.view(batch, width, parts, self.heads, -1).permute(2, 0, 3, 1, 4))
-
-    def _residual(self, x: torch.Tensor, norm: Any, branch) -> torch.Tensor:
+    def _residual(self, x: torch.Tensor, norm: _Norm, branch) -> torch.Tensor:
         return x + branch(norm(x)) if self.pre_norm else norm(x + branch(x))
 
-    def self_attention(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Over a whole sentence: x [B, S, C]."""
+    def self_attention(self, x: torch.Tensor, first: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Over whole sentences, word after word; row r's begins at ``first[r]``."""
 
         def branch(x: torch.Tensor) -> torch.Tensor:
-            query, key, value = self._split(linear(x, self.joined_weight, self.joined_bias), 3)
-            y = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            return _project(self.module.self_attn.out_proj, y.transpose(1, 2).reshape(x.shape))
+            query, keys, values = self.joined(x).split(self.width, dim=1)
+            return self.out(attend(query, keys, values, first, lengths, self.heads, self.scale))
 
-        return self._residual(x, self.module.self_attn_layer_norm, branch)
+        return self._residual(x, self.norm, branch)
 
-    def cached_self_attention(self, x: torch.Tensor, cache: Cache, step: int) -> torch.Tensor:
-        """Over the words so far: x [rows, C]."""
-
-        def branch(x: torch.Tensor) -> torch.Tensor:
-            joined = linear(x, self.joined_weight, self.joined_bias)
-            cache.write(step, joined[:, self.width :])
-            query = joined[:, : self.width].view(len(x), self.heads, 1, -1)
-            y = functional.scaled_dot_product_attention(query, *cache.read(step + 1, self.heads))
-            return _project(self.module.self_attn.out_proj, y.reshape(len(x), -1))
-
-        return self._residual(x, self.module.self_attn_layer_norm, branch)
-
-    def source_keys(self, encoded: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keys and values [B, H, S, C/H] of the encoded source [B, S, C]; nothing if it is not looked at."""
-        if not self.has_source:
-            return ()
-        keys, values = self._split(linear(encoded, self.source_weight, self.source_bias), 2)
-        return keys.contiguous(), values.contiguous()
-
-    def source_attention(
+    def cached_self_attention(
         self,
         x: torch.Tensor,
-        cross: tuple[torch.Tensor, ...],
-        mask: torch.Tensor | None,
-        beam: int,
+        written: torch.Tensor,
+        entries: torch.Tensor,
+        first: torch.Tensor,
+        lengths: torch.Tensor,
+        table: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Over the source: x [B·k, C]. The beams of a sentence are its k queries, so it is stored once."""
-        if not self.has_source:
+        """Over the words so far, this one written to ``entries`` before."""
+
+        def branch(x: torch.Tensor) -> torch.Tensor:
+            joined = self.joined(x)
+            written[entries] = joined[:, self.width :]
+            keys, values = written.split(self.width, dim=1)
+            query = joined[:, : self.width]
+            return self.out(attend(query, keys, values, first, lengths, self.heads, self.scale, table))
+
+        return self._residual(x, self.norm, branch)
+
+    def source_attention(
+        self, x: torch.Tensor, source: torch.Tensor, first: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """Over the source, stored once for all beams of a sentence."""
+        if self.source_keys is None:
             return x
 
         def branch(x: torch.Tensor) -> torch.Tensor:
-            query = _project(self.module.encoder_attn.q_proj, x)
-            query = query.view(len(x) // beam, beam, self.heads, -1).transpose(1, 2)
-            keys, values = cross
-            y = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            return _project(self.module.encoder_attn.out_proj, y.transpose(1, 2).reshape(len(x), -1))
+            keys, values = source.split(self.width, dim=1)
+            query = self.source_query(x)
+            return self.source_out(attend(query, keys, values, first, lengths, self.heads, self.scale))
 
-        return self._residual(x, self.module.encoder_attn_layer_norm, branch)
+        return self._residual(x, self.source_norm, branch)
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        def branch(x: torch.Tensor) -> torch.Tensor:
-            return _project(self.module.fc2, self.module.activation_fn(_project(self.module.fc1, x)))
-
-        return self._residual(x, self.module.final_layer_norm, branch)
-
-
-def _project(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    return linear(x, layer.weight, layer.bias)
+        return self._residual(x, self.last_norm, lambda x: self.fc2(self.activation(self.fc1(x))))

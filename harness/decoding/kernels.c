@@ -1,0 +1,269 @@
+/* What decoding does besides matrix products, for float32 and bfloat16 on one thread.
+ *
+ * PyTorch's operators want rectangles: rows of equal length, padded, copied together when a sentence
+ * leaves the batch or a beam is dropped. These read each row's keys and values where they stand.
+ * `half` says whether the arrays of weights and activations hold bfloat16 (1) or float32 (0); sums are
+ * float32 in both. Everything is inlined into each exported function with `half` known, so that the
+ * compiler vectorises either, for each of the processors in CLONES.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+#define LANES 16
+#define BLOCK 64
+#define STRIP 4 /* vectors of a head that are summed at a time, in registers */
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words32 __attribute__((vector_size(4 * LANES)));
+typedef uint16_t words16 __attribute__((vector_size(2 * LANES)));
+
+INLINE float get(const void *array, int64_t i, int half) {
+    if (!half) return ((const float *)array)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)array)[i] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE void put(void *array, int64_t i, float value, int half) {
+    if (!half) {
+        ((float *)array)[i] = value;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    ((uint16_t *)array)[i] = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
+}
+
+INLINE floats get_lanes(const void *array, int64_t i, int half) {
+    floats lanes;
+    if (half) {
+        words16 read;
+        memcpy(&read, (const uint16_t *)array + i, sizeof read);
+        words32 bits = __builtin_convertvector(read, words32) << 16;
+        memcpy(&lanes, &bits, sizeof lanes);
+    } else {
+        memcpy(&lanes, (const float *)array + i, sizeof lanes);
+    }
+    return lanes;
+}
+
+INLINE floats larger(floats a, floats b) {
+    ints chosen = a > b;
+    return (floats)((chosen & (ints)a) | (~chosen & (ints)b));
+}
+
+INLINE float sum_lanes(floats x) {
+    float lanes[LANES], sum[4] = {0, 0, 0, 0};
+    memcpy(lanes, &x, sizeof lanes);
+    for (int l = 0; l < LANES; l += 4)
+        for (int k = 0; k < 4; k++) sum[k] += lanes[l + k];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/* e^x to about one unit in the last place: 2^n times a polynomial on |r| <= ln 2 / 2 (Cephes). */
+INLINE float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float n = rintf(x * 1.44269504f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &p, sizeof bits);
+    bits += (int32_t)n << 23;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+INLINE float largest(const void *row, int64_t from, int64_t to, int half) {
+    float most = -INFINITY, lanes[LANES];
+    int64_t i = from;
+    if (to - from >= LANES) {
+        floats best = get_lanes(row, i, half);
+        for (i += LANES; i + LANES <= to; i += LANES) best = larger(get_lanes(row, i, half), best);
+        memcpy(lanes, &best, sizeof lanes);
+        for (int l = 0; l < LANES; l++) most = lanes[l] > most ? lanes[l] : most;
+    }
+    for (; i < to; i++) most = get(row, i, half) > most ? get(row, i, half) : most;
+    return most;
+}
+
+INLINE float dot(const float *a, const void *b, int64_t at, int64_t width, int half) {
+    floats lanes = {0};
+    int64_t d = 0;
+    for (; d + LANES <= width; d += LANES) lanes += get_lanes(a, d, 0) * get_lanes(b, at + d, half);
+    float sum = sum_lanes(lanes);
+    for (; d < width; d++) sum += a[d] * get(b, at + d, half);
+    return sum;
+}
+
+/* Scaled dot-product attention of single queries (Vaswani et al., 2017, eq. 1).
+ * Row r looks at entries first[r] ... first[r] + lengths[r] - 1 of keys and values, or, with a table,
+ * at entries table[r * table_stride + j]. Strides are in numbers. Returns 0, or 1 without memory. */
+INLINE int attend(const void *query, int64_t query_stride, const void *keys, const void *values, int64_t stride,
+                  const int64_t *first, const int64_t *table, int64_t table_stride, const int64_t *lengths,
+                  int64_t rows, int64_t heads, int64_t width, float scale, void *out, int half) {
+    int64_t longest = 0;
+    for (int64_t r = 0; r < rows; r++) longest = lengths[r] > longest ? lengths[r] : longest;
+    int64_t *places = malloc(longest * sizeof(int64_t) + (longest + width) * sizeof(float));
+    if (!places) return 1;
+    float *shares = (float *)(places + longest), *wanted = shares + longest;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t count = lengths[r];
+        for (int64_t j = 0; j < count; j++)
+            places[j] = (table ? table[r * table_stride + j] : first[r] + j) * stride;
+        for (int64_t h = 0; h < heads; h++) {
+            int64_t at = h * width, to = (r * heads + h) * width, d = 0;
+            for (int64_t i = 0; i < width; i++) wanted[i] = scale * get(query, r * query_stride + at + i, half);
+            for (int64_t j = 0; j < count; j++) shares[j] = dot(wanted, keys, places[j] + at, width, half);
+            float most = largest(shares, 0, count, 0), total = 0;
+            for (int64_t j = 0; j < count; j++) shares[j] = exponential(shares[j] - most);
+            for (int64_t j = 0; j < count; j++) total += shares[j];
+            for (; d + STRIP * LANES <= width; d += STRIP * LANES) {
+                floats sum[STRIP] = {{0}};
+                for (int64_t j = 0; j < count; j++)
+                    for (int v = 0; v < STRIP; v++)
+                        sum[v] += shares[j] * get_lanes(values, places[j] + at + d + v * LANES, half);
+                for (int v = 0; v < STRIP; v++)
+                    for (int l = 0; l < LANES; l++) put(out, to + d + v * LANES + l, sum[v][l] / total, half);
+            }
+            for (; d + LANES <= width; d += LANES) {
+                floats sum = {0};
+                for (int64_t j = 0; j < count; j++) sum += shares[j] * get_lanes(values, places[j] + at + d, half);
+                for (int l = 0; l < LANES; l++) put(out, to + d + l, sum[l] / total, half);
+            }
+            for (; d < width; d++) {
+                float sum = 0;
+                for (int64_t j = 0; j < count; j++) sum += shares[j] * get(values, places[j] + at + d, half);
+                put(out, to + d, sum / total, half);
+            }
+        }
+    }
+    free(places);
+    return 0;
+}
+
+/* Largest numbers of each block of a row; `pad`, and `eos` at a first word, are read as minus infinity. */
+INLINE float block_best(const void *row, int64_t block, int64_t words, const int64_t *out_of, int taken, int half) {
+    int64_t from = block * BLOCK, to = from + BLOCK < words ? from + BLOCK : words;
+    float kept[BLOCK];
+    int clean = 1;
+    for (int t = 0; t < taken; t++) clean &= out_of[t] < from || out_of[t] >= to;
+    if (clean) return largest(row, from, to, half);
+    for (int64_t i = from; i < to; i++) kept[i - from] = get(row, i, half);
+    for (int t = 0; t < taken; t++)
+        if (out_of[t] >= from && out_of[t] < to) kept[out_of[t] - from] = -INFINITY;
+    return largest(kept, 0, to - from, 0);
+}
+
+/* The `count` most probable words of each row of logits, best first, equal ones in the order of the
+ * dictionary, with their log-probabilities (scores may be null). `state[r]`: 0, 1 = first word (no end
+ * of sentence), 2 = last word (nothing else). Returns 0, or 1 without memory. */
+INLINE int best(const void *logits, int64_t rows, int64_t words, const int64_t *state, int64_t pad, int64_t eos,
+                int64_t count, int64_t *found, float *scores, int half) {
+    int64_t blocks = (words + BLOCK - 1) / BLOCK;
+    float *tops = malloc(blocks * sizeof(float));
+    int64_t *out_of = malloc((count + 2) * sizeof(int64_t));
+    if (!tops || !out_of) {
+        free(tops);
+        free(out_of);
+        return 1;
+    }
+    int64_t size = half ? 2 : 4;
+    for (int64_t r = 0; r < rows; r++) {
+        const void *row = (const char *)logits + r * words * size;
+        int taken = 0;
+        float most = -INFINITY, log_total = 0;
+        for (int64_t b = 0; b < blocks; b++) {
+            tops[b] = block_best(row, b, words, out_of, 0, half);
+            most = tops[b] > most ? tops[b] : most;
+        }
+        if (scores) {
+            float total = 0;
+            for (int64_t i = 0; i < words; i++) total += exponential(get(row, i, half) - most);
+            log_total = most + logf(total);
+        }
+        if (state[r] == 2) {
+            for (int64_t n = 0; n < count; n++) {
+                found[r * count + n] = eos;
+                if (scores) scores[r * count + n] = n ? -INFINITY : get(row, eos, half) - log_total;
+            }
+            continue;
+        }
+        out_of[taken++] = pad;
+        if (state[r] == 1) out_of[taken++] = eos;
+        for (int t = 0; t < taken; t++)
+            tops[out_of[t] / BLOCK] = block_best(row, out_of[t] / BLOCK, words, out_of, taken, half);
+        for (int64_t n = 0; n < count; n++) {
+            int64_t block = 0;
+            for (int64_t b = 1; b < blocks; b++) block = tops[b] > tops[block] ? b : block;
+            int64_t i = block * BLOCK, last = i + BLOCK < words ? i + BLOCK - 1 : words - 1;
+            for (; i < last; i++) {
+                int free_ = 1;
+                for (int t = 0; t < taken; t++) free_ &= out_of[t] != i;
+                if (free_ && get(row, i, half) == tops[block]) break;
+            }
+            found[r * count + n] = i;
+            if (scores) scores[r * count + n] = tops[block] - log_total;
+            if (n + 1 < count) {
+                out_of[taken++] = i;
+                tops[block] = block_best(row, block, words, out_of, taken, half);
+            }
+        }
+    }
+    free(tops);
+    free(out_of);
+    return 0;
+}
+
+/* One step of an LSTM (Hochreiter and Schmidhuber, 1997) from its joined gates [rows, 4 * width], in the
+ * order input, forget, cell, output. `cell`, float32 [rows, width], is updated in place. */
+INLINE void lstm(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width, int half) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t d = 0; d < width; d++) {
+            int64_t at = r * 4 * width + d;
+            float into = sigmoid(get(gates, at, half)), forget = sigmoid(get(gates, at + width, half));
+            float new = 2.0f * sigmoid(2.0f * get(gates, at + 2 * width, half)) - 1.0f;
+            float out = sigmoid(get(gates, at + 3 * width, half));
+            float content = forget * cell[r * width + d] + into * new;
+            cell[r * width + d] = content;
+            put(hidden, r * width + d, out * (2.0f * sigmoid(2.0f * content) - 1.0f), half);
+        }
+}
+
+#define EXPORT(SUFFIX, HALF)                                                                                        \
+    CLONES int attend_##SUFFIX(const void *query, int64_t query_stride, const void *keys, const void *values,       \
+                               int64_t stride, const int64_t *first, const int64_t *table, int64_t table_stride,    \
+                               const int64_t *lengths, int64_t rows, int64_t heads, int64_t width, float scale,     \
+                               void *out) {                                                                         \
+        return attend(query, query_stride, keys, values, stride, first, table, table_stride, lengths, rows, heads,  \
+                      width, scale, out, HALF);                                                                     \
+    }                                                                                                               \
+    CLONES int best_##SUFFIX(const void *logits, int64_t rows, int64_t words, const int64_t *state, int64_t pad,    \
+                             int64_t eos, int64_t count, int64_t *found, float *scores) {                           \
+        return best(logits, rows, words, state, pad, eos, count, found, scores, HALF);                              \
+    }                                                                                                               \
+    CLONES void lstm_##SUFFIX(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width) {          \
+        lstm(gates, cell, hidden, rows, width, HALF);                                                               \
+    }
+
+EXPORT(float32, 0)
+EXPORT(bfloat16, 1)
