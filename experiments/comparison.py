@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from experiments.pool import Cell, cores, run_cells, shipped
+from experiments.pool import Cell, run_cells, shipped
 from harness.cli import guarded
 from harness.corpus.corpus import Corpus
+from harness.workers import cores
 
 MODELS = ("transformer", "rnnsearch", "luong")
 RULES = ("class-blind", "class-uniform", "class-distribution", "lamp")

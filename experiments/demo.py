@@ -4,10 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
-from experiments.pool import Cell, cores, run_cells, shipped
+from experiments.pool import Cell, run_cells, shipped
 from harness.cli import guarded
 from harness.corpus.corpus import Corpus
 from harness.report import summary_lines
+from harness.workers import cores
 
 #: model → grouping: each family by what its connections are for
 GROUPINGS = {"transformer": "attention-role", "rnnsearch": "gate"}

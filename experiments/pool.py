@@ -3,7 +3,6 @@
 import functools
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,11 +36,6 @@ class Done(NamedTuple):
     config: CellConfig
     folder: Path
     result: Result
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Done]:

@@ -7,6 +7,7 @@ to 4, n-grams of the hypothesis of order 1 to 4. Scores are in percent (0 to 100
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,22 @@ class Bleu:
         self._metric = BLEU(references=[references], force=True)
         self._sentences = len(references)
 
-    def statistics(self, hypotheses: Sequence[str]) -> NDArray[np.int64]:
-        """Counts of every sentence, int64 ``[sentences, 10]``.
+    def statistics(
+        self, hypotheses: Sequence[str], places: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Counts of every sentence, int64 ``[sentences, 10]``; ``places`` of a part of the references.
 
         Raises StudyError unless there is one hypothesis for each reference: sacrebleu would
         score the common prefix of the two lists and say nothing.
         """
-        _check_counts(hypotheses, self._sentences)
-        return np.array(self._metric._extract_corpus_statistics(hypotheses, None), dtype=np.int64)
+        metric: Any = self._metric
+        places = range(self._sentences) if places is None else places
+        _check_counts(hypotheses, len(places))
+        counts = [
+            metric._compute_segment_statistics(metric._preprocess_segment(hypothesis), metric._ref_cache[i])
+            for hypothesis, i in zip(hypotheses, places, strict=True)
+        ]
+        return np.array(counts, dtype=np.int64)
 
     @property
     def signature(self) -> str:

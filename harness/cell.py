@@ -19,12 +19,15 @@ from grouping.errors import StudyError
 from harness import records
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
+from harness.decoding.kernels import library
+from harness.evaluator import FINAL, Evaluator
 from harness.model import TranslationModel, load_model
-from harness.olmp import Evaluator, check_search, confirm, run_search
+from harness.olmp import check_search, confirm, run_search
 from harness.operators import Operator, operators
 from harness.record import Record
 from harness.records import CellConfig, Evaluation, GroupResult, Result
 from harness.sentences import SentenceSet, Translated, search_decoding
+from harness.workers import check_workers
 
 PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "sacrebleu", "nevergrad", "numpy", "sentencepiece")
 #: the resamples of the bootstrap are part of the yardstick: the same for all cells, whatever their seed
@@ -46,17 +49,23 @@ class Study:
     _sets: dict[tuple[str, Decoding, int], SentenceSet] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, checkpoint: Path, corpus_folder: Path, trust: bool = False) -> "Study":
+    def open(cls, checkpoint: Path, corpus_folder: Path, trust: bool = False, device: str = "cpu") -> "Study":
         corpus = Corpus.open(corpus_folder)
         model = load_model(checkpoint, corpus.source_dictionary, corpus.target_dictionary, trust)
         dictionary = corpus.target_dictionary
-        return cls(
-            model, corpus, Translator(model, dictionary.pad(), dictionary.eos()), corpus.content_hash()
-        )
+        translator = Translator(model, dictionary.pad(), dictionary.eos(), device)
+        return cls(model, corpus, translator, corpus.content_hash())
 
-    def sentences(self, split: str, beam: int, resamples: int = 1000, searching: bool = False) -> SentenceSet:
+    def sentences(
+        self,
+        split: str,
+        beam: int,
+        resamples: int = 1000,
+        searching: bool = False,
+        precision: str = "float32",
+    ) -> SentenceSet:
         """One set of sentences under one decoder; made at most once, while the model is dense."""
-        decoding = search_decoding(beam) if searching else Decoding(beam)
+        decoding = search_decoding(beam, precision) if searching else Decoding(beam, precision=precision)
         key = (split, decoding, resamples)
         if key not in self._sets:
             self._sets[key] = SentenceSet(
@@ -71,7 +80,9 @@ class Study:
         """
         try:
             config = CellConfig(
-                checkpoint_sha256=self.model.content_hash, corpus_sha256=self.corpus_hash, **settings
+                checkpoint_sha256=self.model.content_hash,
+                corpus_sha256=self.corpus_hash,
+                **{"device": self.translator.device.type} | settings,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -92,36 +103,51 @@ def hash_blocks(blocks: pd.DataFrame) -> str:
 
 
 def run_cell(
-    study: Study, config: CellConfig, folder: Path, notify: Callable[[Evaluation], None] = lambda e: None
+    study: Study,
+    config: CellConfig,
+    folder: Path,
+    notify: Callable[[Evaluation], None] = lambda e: None,
+    workers: int = 1,
 ) -> Result:
     """Run, resume, or return a finished cell.
 
-    ``notify`` is called after every evaluation. Raises StudyError when the folder holds something
+    ``notify`` is called after every evaluation; ``workers`` processes judge candidates side by side
+    and decide the time only. Raises StudyError when the folder holds something
     else or a name is unknown; an interrupted cell resumes to the same result.
     """
     blocks = study.groups(config.grouping, config.vectors, config.seed)
     operator = operators.get(config.operator)(study.model, blocks)
     check_search(config, len(operator.groups))
+    check_workers(workers)
     with Record(folder, config) as record:
         if (finished := record.result()) is not None:
             return finished
         try:
-            return _run(study, config, operator, record, notify)
+            return _run(study, config, operator, record, notify, workers)
         finally:
             operator.restore()
 
 
 def _run(
-    study: Study, config: CellConfig, operator: Operator, record: Record, notify: Callable[[Evaluation], None]
+    study: Study,
+    config: CellConfig,
+    operator: Operator,
+    record: Record,
+    notify: Callable[[Evaluation], None],
+    workers: int,
 ) -> Result:
     sets = {
         "search": study.sentences("search", config.search_beam, config.resamples, searching=True),
         "confirm": study.sentences("confirm", config.final_beam, config.resamples),
         "test": study.sentences("test", config.final_beam, config.resamples),
     }
-    evaluator = Evaluator(config, operator, record, notify)
-    run_search(evaluator, sets["search"])
-    knobs, confirmed, failed = confirm(evaluator, sets["confirm"])
+    stages = {"search": sets["search"], "confirm": sets["confirm"]}
+    if config.precision != "float32":
+        low = study.sentences("search", config.search_beam, config.resamples, True, config.precision)
+        stages |= {"search": low, "exact": sets["search"]}
+    with Evaluator(config, operator, record, stages, notify, workers) as evaluator:
+        run_search(evaluator)
+        knobs, confirmed, failed = confirm(evaluator)
     translated = {
         "search": sets["search"].translate(),
         "confirm": confirmed,
@@ -183,11 +209,12 @@ def _result(
         remaining=1 - pruned / prunable,
         remaining_of_all=1 - pruned / parameters,
         backed_off=failed,
-        evaluations=sum(e.stage != "confirm" for e in done),
+        evaluations=sum(e.stage not in FINAL for e in done),
         skipped=sum(e.how == "skipped" for e in done),
+        raced=sum(e.how == "raced" for e in done),
         cached=sum(e.how == "cached" for e in done),
-        tokens=sum(e.tokens for e in done if e.stage != "confirm"),
-        confirm_tokens=sum(e.tokens for e in done if e.stage == "confirm"),
+        tokens=sum(e.tokens for e in done if e.stage not in FINAL),
+        confirm_tokens=sum(e.tokens for e in done if e.stage in FINAL),
         tokens_computed=sum(e.tokens_computed for e in done),
         seconds=sum(e.seconds for e in done),
         sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
@@ -199,6 +226,7 @@ def environment() -> dict[str, str]:
     """Versions and hardware that a number depends on, without the machine's name or paths."""
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     found["threads"] = str(torch.get_num_threads())
+    found["kernels"] = "native" if library() else "torch"
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -8,6 +8,7 @@ import argparse
 import collections
 import contextlib
 import copy
+import ctypes
 import hashlib
 import logging
 import os
@@ -77,12 +78,13 @@ def load_model(
     dictionaries that do not fit.
     """
     state = read_checkpoint(checkpoint, trust)
+    state.pop("last_optimizer_state", None)  # twice the size of the model
     settings = _model_settings(state, checkpoint)
     module = _build(settings, state, source_dictionary, target_dictionary, checkpoint)
-    for name, weights in state["model"].items():
-        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
-            raise StudyError(f"{checkpoint} holds NaN or infinite weights in {name}: train it again")
+    _check_finite(state.pop("model"), checkpoint)
+    _hand_back_memory()  # the weights as they were read
     flat, offsets = _flatten(module)
+    _hand_back_memory()  # the parameters as they were built
     description = _describe(module)
     parts_of(description)  # refuses what fairseq can build and neither groupings nor decoders know
     return TranslationModel(
@@ -97,7 +99,7 @@ def load_model(
 
 def hash_weights(flat: torch.Tensor) -> str:
     """sha256 of the weights as numbers, so that a copied or re-saved checkpoint keeps its identity."""
-    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
 def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
@@ -194,6 +196,21 @@ def _check_dictionaries(weights: Mapping[str, torch.Tensor], source: Any, target
                 f"dictionary does not match {path}: the {side} has {len(embedding)} embeddings, the "
                 f"corpus's dictionary {len(dictionary)} symbols; use the corpus the model was trained on"
             )
+
+
+def _check_finite(weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise StudyError(f"{checkpoint} holds NaN or infinite weights in {name}: train it again")
+
+
+def _hand_back_memory() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps what it gave out in blocks of less than 32 MB: nearly a whole model of small matrices.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # no glibc, no such habit
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _flatten(module: nn.Module) -> tuple[torch.Tensor, dict[str, int]]:

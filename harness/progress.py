@@ -22,7 +22,7 @@ class SearchProgress:
         self._best = 1.0
 
     def __call__(self, evaluation: Evaluation) -> None:
-        if evaluation.stage == "confirm":
+        if evaluation.stage in ("exact", "confirm"):
             self._bar.set_postfix_str(f"confirming {evaluation.size:.1%} remaining")
             return
         if evaluation.feasible:

@@ -8,13 +8,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG = "config.json"
 EVALUATIONS = "evaluations.jsonl"
 RESULT = "result.json"
 MASKS = "masks.npz"
 CHECKPOINT = "pruned.pt"
 SCHEMA = "schema.json"
+
+
+Stage = Literal["start", "search", "exact", "confirm"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def hypotheses(split: str, model: Literal["dense", "pruned"]) -> str:
@@ -29,7 +33,7 @@ class Strict(BaseModel):
 class CellConfig(Strict):
     """Everything that decides the outcome of a cell, and nothing else."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
     corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
     groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
@@ -48,8 +52,14 @@ class CellConfig(Strict):
     search_beam: int = Field(1, ge=1)
     final_beam: int = Field(5, ge=1, description="on confirm and test")
     vectors: bool = Field(False, description="prune biases and normalisation parameters too")
-    device: Literal["cpu"] = "cpu"
-    precision: Literal["float32"] = "float32"
+    racing: float = Field(
+        0.01,
+        ge=0,
+        lt=0.5,
+        description="probability that a feasible candidate is stopped early; 0 = no racing",
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
+    precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32)
 
 
@@ -57,11 +67,12 @@ class Evaluation(Strict):
     """One candidate on one set; a line of ``evaluations.jsonl``."""
 
     index: int
-    stage: Literal["start", "search", "confirm"]
+    stage: Stage = Field(description="exact: the search set again, in float32")
     knobs: list[float]
     size: float = Field(description="remaining fraction of the prunable connections")
-    how: Literal["translated", "cached", "skipped"] = Field(
-        description="cached: same mask as before; skipped: refused by its size alone"
+    how: Literal["translated", "raced", "cached", "skipped"] = Field(
+        description="raced: stopped before its end, as infeasible, with estimates for the whole set; "
+        "cached: same mask as before; skipped: refused by its size alone"
     )
     score: float
     feasible: bool
@@ -69,6 +80,7 @@ class Evaluation(Strict):
     drop: float | None = Field(description="BLEU(dense) - BLEU(pruned), BLEU points")
     bound: float | None = Field(description="one-sided upper bound of the drop")
     standard_error: float | None = Field(description="of the drop")
+    sentences: int = Field(description="translated and judged")
     tokens: int = Field(description="delivered: tokens of the hypotheses asked for")
     tokens_computed: int
     seconds: float
@@ -102,7 +114,7 @@ class GroupResult(Strict):
 class Result(Strict):
     """What a cell found; ``result.json``, written last."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     family: str
     knobs: list[float]
     groups: list[GroupResult]
@@ -114,6 +126,7 @@ class Result(Strict):
     backed_off: int = Field(description="candidates that failed on confirm before this one held")
     evaluations: int
     skipped: int
+    raced: int
     cached: int
     tokens: int = Field(description="delivered on the search set: what the budget counts")
     confirm_tokens: int = Field(description="delivered on confirm")

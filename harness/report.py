@@ -24,7 +24,8 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
     test = result.sets["test"]
     lines += [
         f"test chrF {test.dense_chrf:.2f} → {test.chrf:.2f}; {test.bleu_signature}",
-        f"{result.evaluations} evaluations ({result.skipped} skipped, {result.cached} cached), "
+        f"{result.evaluations} evaluations ({result.skipped} skipped, {result.raced} stopped early, "
+        f"{result.cached} cached), "
         f"{result.tokens:,} tokens delivered, {result.confirm_tokens:,} more on confirm, "
         f"{result.tokens_computed:,} computed, "
         f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s",

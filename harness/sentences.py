@@ -1,5 +1,6 @@
 """A set of sentences under one decoder: translate it, and judge a candidate by it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,9 @@ from harness.decoding import Decoding, Translator
 from harness.records import SetResult
 
 
-def search_decoding(beam: int) -> Decoding:
+def search_decoding(beam: int, precision: str = "float32") -> Decoding:
     """How a search translates: a badly pruned model may run on, so it is cut at twice the source."""
-    return Decoding(beam, max_len_a=2.0, max_len_b=10)
+    return Decoding(beam, max_len_a=2.0, max_len_b=10, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Translated:
     hypotheses: list[str]
     statistics: NDArray[np.int64]
     tokens: int
+
+    @classmethod
+    def joined(cls, parts: Sequence["Translated"], places: NDArray[np.int64]) -> "Translated":
+        """A whole set from its parts, whose sentences have these places in it."""
+        order = np.argsort(places)
+        hypotheses = [hypothesis for part in parts for hypothesis in part.hypotheses]
+        statistics = np.concatenate([part.statistics for part in parts])[order]
+        return cls([hypotheses[i] for i in order], statistics, sum(part.tokens for part in parts))
 
 
 class SentenceSet:
@@ -49,12 +58,13 @@ class SentenceSet:
         self.bootstrap = PairedBootstrap(len(self.references), resamples, seed=seed)
         self.dense = self.translate()
 
-    def translate(self) -> Translated:
-        """Translate with the weights as they are now."""
-        found = self._translator.translate(self._sources, self.decoding)
+    def translate(self, places: NDArray[np.int64] | None = None) -> Translated:
+        """Translate with the weights as they are now: all sentences, or those at ``places``."""
+        sources = self._sources if places is None else [self._sources[i] for i in places]
+        found = self._translator.translate(sources, self.decoding)
         symbols = self._corpus.target_dictionary.symbols
         hypotheses = [self._corpus.detokenise([symbols[i] for i in words]) for words in found.hypotheses]
-        return Translated(hypotheses, self.bleu.statistics(hypotheses), found.tokens)
+        return Translated(hypotheses, self.bleu.statistics(hypotheses, places), found.tokens)
 
     def judge(self, translated: Translated, constraint: Constraint) -> Verdict:
         return constraint.judge(self.dense.statistics, translated.statistics, self.bootstrap)

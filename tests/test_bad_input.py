@@ -199,7 +199,10 @@ WRONG = [
     ("--final-beam", "-1", "final-beam -1 is not possible: .*greater than or equal to 1"),
     ("--seed", "-1", "seed -1 is not possible: .*greater than or equal to 0"),
     ("--seed", str(2**32), f"seed {2**32} is not possible: .*less than {2**32}"),
-    ("--threads", "0", "--threads 0 is not possible: give 1 or more"),
+    ("--workers", "0", "0 workers are not possible: give 1 or more"),
+    ("--device", "tpu", "unknown device 'tpu': give cpu or cuda"),
+    ("--racing", "1", "racing 1.0 is not possible: Input should be less than 0.5"),
+    ("--precision", "int4", "precision 'int4' is not possible: Input should be 'float32', 'bfloat16' or"),
 ]
 
 

@@ -22,11 +22,21 @@ OLMP = Path(sys.executable).with_name("olmp")
 PREPARED = ROOT / "data" / "homeassistant.en-de"
 MODEL = ["--corpus", "--trust-checkpoint"]
 CELL = ["--grouping", "--operator", "--search", "--tolerance", "--criterion", "--confidence", "--evaluations"]
-CELL += ["--tokens", "--start", "--sigma", "--search-beam", "--final-beam", "--vectors", "--seed"]
+CELL += [
+    "--tokens",
+    "--start",
+    "--sigma",
+    "--search-beam",
+    "--final-beam",
+    "--vectors",
+    "--seed",
+    "--racing",
+    "--precision",
+]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
-    "compress": [*MODEL, "--out", "--threads", *CELL],
-    "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads"],
+    "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
+    "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads", "--device"],
     "corpus homeassistant": ["--pair", "--out", "--vocabulary"],
     "corpus multi30k": ["--pair", "--out", "--vocabulary", "--from"],
     "corpus text": ["--pair", "--out", "--vocabulary"],
@@ -48,6 +58,8 @@ UNUSUAL = {
     "final_beam": 1,
     "vectors": True,
     "seed": 5,
+    "racing": 0.05,
+    "precision": "bfloat16",
 }
 
 
@@ -88,7 +100,7 @@ def test_help_of_a_verb_lists_its_options(capsys, verb):
 
 def test_every_field_of_a_cell_can_be_given_or_is_fixed():
     fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "schedule", "resamples", "device"}
-    fixed |= {"precision", "groups_sha256"}
+    fixed |= {"groups_sha256"}
     given = {option.removeprefix("--").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)
     assert set(UNUSUAL) == given
@@ -176,7 +188,8 @@ def test_evaluate_another_split(capsys, rnnsearch):
 
 def test_progress_counts_the_search_and_shows_the_smallest_feasible_size(capsys):
     config = CellConfig(checkpoint_sha256="", corpus_sha256="", evaluations=4)
-    seen = {"knobs": [], "how": "translated", "score": 1, "tokens": 1, "tokens_computed": 1, "seconds": 0}
+    seen = {"knobs": [], "how": "translated", "score": 1, "seconds": 0}
+    seen |= dict.fromkeys(("sentences", "tokens", "tokens_computed"), 1)
     seen |= dict.fromkeys(("bleu", "drop", "bound", "standard_error"))
     found = [("start", 0.8, True), ("search", 0.5, False), ("search", 0.7, True), ("confirm", 0.7, True)]
     for quiet in (False, True):

@@ -11,10 +11,11 @@ import pytest
 from conftest import MODELS, ROOT, read_evaluations
 
 from experiments import comparison, demo
-from experiments.pool import Cell, cores, run_cells, shipped
+from experiments.pool import Cell, run_cells, shipped
 from grouping.errors import StudyError
 from harness.cli import guarded
 from harness.records import Result
+from harness.workers import cores
 
 SHARED = {"tolerance": 1.0, "evaluations": 150, "seed": 3}
 

@@ -1,5 +1,8 @@
 """What a candidate costs, when a search ends, and how a result is backed off."""
 
+import os
+import shutil
+import signal
 import threading
 
 import numpy as np
@@ -7,7 +10,9 @@ import pytest
 from conftest import QUICK
 
 from grouping.errors import StudyError
-from harness.olmp import BACK_OFF_STEP, BudgetSpent, Evaluator, check_search, confirm, run_search, scan_rule
+from harness import racing
+from harness.evaluator import BudgetSpent, Evaluator
+from harness.olmp import BACK_OFF_STEP, check_search, confirm, run_search, scan_rule
 from harness.operators import MagnitudePruning
 from harness.record import Record
 from harness.records import CellConfig, Evaluation
@@ -43,30 +48,36 @@ def greedy_confirm(study):
 
 
 @pytest.fixture
-def start(study, operator, tmp_path):
+def start(study, operator, sentences, greedy_confirm, tmp_path):
     """An evaluator over a new or an existing record; ends the one before."""
+    sets = {"search": sentences, "confirm": greedy_confirm}
     opened: list[Record] = []
 
     def end() -> None:
         for record in opened:
             record.close()
 
-    def make(**settings) -> Evaluator:
+    def make(workers: int = 1, **settings) -> Evaluator:
         end()
         config = study.config(**QUICK | {"grouping": "component", "evaluations": 10} | settings)
         opened.append(Record(tmp_path / "cell", config))
-        return Evaluator(config, operator, opened[-1])
+        return Evaluator(config, operator, opened[-1], sets, workers=workers)
 
     yield make
     end()
 
 
-def test_a_cached_candidate_costs_tokens_and_computes_nothing(start, sentences):
+def skip(evaluator: Evaluator, knobs: np.ndarray) -> Evaluation:
+    """Have a candidate refused by its size."""
+    return next(evaluator.evaluate_all([knobs], "search", [True]))
+
+
+def test_a_cached_candidate_costs_tokens_and_computes_nothing(start):
     evaluator = start()
     knobs = np.array([0.25, 0.125])
-    first = evaluator.evaluate(knobs, sentences, "start")
+    first = evaluator.evaluate(knobs, "start")
     # the same whole numbers of connections, so the same mask
-    again = evaluator.evaluate(knobs + 1e-9, sentences, "search")
+    again = evaluator.evaluate(knobs + 1e-9, "search")
     assert first.how == "translated"
     assert first.tokens == first.tokens_computed > 0
     assert (again.how, again.tokens, again.tokens_computed, again.seconds) == ("cached", first.tokens, 0, 0)
@@ -76,11 +87,11 @@ def test_a_cached_candidate_costs_tokens_and_computes_nothing(start, sentences):
     assert evaluator.progress == 0.2
 
 
-def test_confirm_knows_nothing_of_the_search_set(start, sentences, greedy_confirm):
+def test_confirm_knows_nothing_of_the_search_set(start):
     evaluator = start()
     knobs = np.array([0.25, 0.125])
-    evaluator.evaluate(knobs, sentences, "search")
-    found = evaluator.evaluate(knobs, greedy_confirm, "confirm")
+    evaluator.evaluate(knobs, "search")
+    found = evaluator.evaluate(knobs, "confirm")
     assert found.how == "translated"
     assert found.tokens != evaluator.done[0].tokens
     assert evaluator.progress == 0.1  # confirming is outside the budget of the search
@@ -88,7 +99,7 @@ def test_confirm_knows_nothing_of_the_search_set(start, sentences, greedy_confir
 
 def test_a_skipped_candidate_costs_its_evaluation_alone(start):
     evaluator = start()
-    skipped = evaluator.skip(np.array([0.5, 0.0]))
+    skipped = skip(evaluator, np.array([0.5, 0.0]))
     assert (skipped.how, skipped.feasible, skipped.tokens, skipped.tokens_computed) == (
         "skipped",
         False,
@@ -101,61 +112,61 @@ def test_a_skipped_candidate_costs_its_evaluation_alone(start):
     assert evaluator.feasible == []
 
 
-def test_a_skipped_candidate_is_translated_when_it_is_asked_for_later(start, sentences):
+def test_a_skipped_candidate_is_translated_when_it_is_asked_for_later(start):
     evaluator = start()
-    evaluator.skip(np.array([0.5, 0.0]))
-    assert evaluator.evaluate(np.array([0.5, 0.0]), sentences, "search").how == "translated"
+    skip(evaluator, np.array([0.5, 0.0]))
+    assert evaluator.evaluate(np.array([0.5, 0.0]), "search").how == "translated"
 
 
-def test_the_dense_model_loses_nothing(start, sentences):
-    found = start(tolerance=0.0, criterion="bound").evaluate(np.zeros(2), sentences, "search")
+def test_the_dense_model_loses_nothing(start):
+    found = start(tolerance=0.0, criterion="bound").evaluate(np.zeros(2), "search")
     assert (found.size, found.drop, found.bound, found.feasible, found.score) == (1, 0, 0, True, 1)
 
 
-def test_everything_pruned_is_infeasible_by_the_drop(start, sentences):
-    found = start(tolerance=2.0).evaluate(np.ones(2), sentences, "search")
+def test_everything_pruned_is_infeasible_by_the_drop(start):
+    found = start(tolerance=2.0).evaluate(np.ones(2), "search")
     assert found.size == 0
     assert not found.feasible
     # 1 + (drop - tolerance) / tolerance
     assert found.score == pytest.approx(1 + (found.drop - 2) / 2)
 
 
-def test_the_budget_of_evaluations_counts_what_was_skipped(start, sentences):
+def test_the_budget_of_evaluations_counts_what_was_skipped(start):
     evaluator = start(evaluations=3)
-    evaluator.evaluate(np.zeros(2), sentences, "start")
-    evaluator.skip(np.full(2, 0.1))
-    evaluator.evaluate(np.zeros(2), sentences, "search")
+    evaluator.evaluate(np.zeros(2), "start")
+    skip(evaluator, np.full(2, 0.1))
+    evaluator.evaluate(np.zeros(2), "search")
     assert evaluator.progress == 1
     with pytest.raises(BudgetSpent):
-        evaluator.evaluate(np.zeros(2), sentences, "search")
+        evaluator.evaluate(np.zeros(2), "search")
     assert len(evaluator.done) == 3
 
 
 def test_the_budget_of_tokens_counts_what_was_delivered(start, sentences):
     tokens = sentences.dense.tokens
     evaluator = start(tokens=2 * tokens)
-    evaluator.evaluate(np.zeros(2), sentences, "start")
+    evaluator.evaluate(np.zeros(2), "start")
     assert evaluator.progress == 0.5
-    evaluator.skip(np.full(2, 0.1))
+    skip(evaluator, np.full(2, 0.1))
     assert evaluator.progress == 0.5
-    evaluator.evaluate(np.zeros(2), sentences, "search")  # cached
+    evaluator.evaluate(np.zeros(2), "search")  # cached
     assert evaluator.progress == 1
     with pytest.raises(BudgetSpent):
-        evaluator.evaluate(np.zeros(2), sentences, "search")
+        evaluator.evaluate(np.zeros(2), "search")
 
 
-def test_a_record_of_another_search_is_refused(start, sentences):
-    start().evaluate(np.array([0.1, 0.1]), sentences, "search")
+def test_a_record_of_another_search_is_refused(start):
+    start().evaluate(np.array([0.1, 0.1]), "search")
     for knobs, stage in (([0.1, 0.2], "search"), ([0.1, 0.1], "start")):
         resumed = start()
         with pytest.raises(StudyError, match="evaluation 0 in .* is not the one this search asks for"):
-            resumed.evaluate(np.array(knobs), sentences, stage)
-    assert start().evaluate(np.array([0.1, 0.1]), sentences, "search").tokens > 0
+            resumed.evaluate(np.array(knobs), stage)
+    assert start().evaluate(np.array([0.1, 0.1]), "search").tokens > 0
 
 
-def test_a_rule_ends_at_its_largest_feasible_strength(start, sentences):
+def test_a_rule_ends_at_its_largest_feasible_strength(start):
     evaluator = start(evaluations=100)
-    knobs = scan_rule("class-uniform", evaluator, sentences)
+    knobs = scan_rule("class-uniform", evaluator)
     assert len(evaluator.done) == 15
     scanned = [e.knobs for e in evaluator.done[:9]]
     np.testing.assert_allclose(scanned, np.outer(np.arange(1, 10) / 10, [1, 1]), atol=1e-6)
@@ -164,29 +175,29 @@ def test_a_rule_ends_at_its_largest_feasible_strength(start, sentences):
     assert min(e.size for e in evaluator.done if e.feasible) == smallest.size
 
 
-def test_a_rule_fills_its_archive_below_the_edge(start, sentences):
+def test_a_rule_fills_its_archive_below_the_edge(start):
     """A search looks closely at the edge; a rule that does not would back off by whole grid steps."""
     evaluator = start(evaluations=100, tolerance=1000.0)
-    edge = scan_rule("class-uniform", evaluator, sentences, fallbacks=3)
+    edge = scan_rule("class-uniform", evaluator, fallbacks=3)
     below = evaluator.done[15:]
     sizes = evaluator.operator.size(edge) + 0.005 * np.arange(1, 4)
     np.testing.assert_allclose([e.size for e in below], sizes, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", rules.names())
-def test_a_rule_searches_no_further(start, sentences, name):
+def test_a_rule_searches_no_further(start, name):
     evaluator = start(search=name, evaluations=3)
-    run_search(evaluator, sentences)
+    run_search(evaluator)
     assert [e.stage for e in evaluator.done] == ["start"] * 3
     assert evaluator.progress == 1
 
 
-def test_threads_of_an_optimiser_end_with_the_search(start, sentences):
+def test_threads_of_an_optimiser_end_with_the_search(start):
     """NGOpt runs Cobyla in a thread, which would keep the program from ending."""
     before = set(threading.enumerate())
     evaluator = start(search="NGOpt", start="dense", evaluations=5)
     check_search(evaluator.config, knobs=2)
-    run_search(evaluator, sentences)
+    run_search(evaluator)
     assert len(evaluator.done) == 5
     for thread in set(threading.enumerate()) - before:
         thread.join(timeout=30)
@@ -209,6 +220,7 @@ def archive(evaluator: Evaluator, fractions: list[float]) -> None:
             drop=0.0,
             bound=0.0,
             standard_error=0.0,
+            sentences=20,
             tokens=100,
             tokens_computed=100,
             seconds=0.0,
@@ -222,8 +234,8 @@ def confirmed(
     archive(start(**settings), fractions)
     evaluator = start(**settings)
     for fraction in fractions:
-        evaluator.evaluate(np.full(2, fraction), sentences, "search")  # replayed, not translated
-    knobs, translated, failed = confirm(evaluator, sentences)
+        evaluator.evaluate(np.full(2, fraction), "search")  # replayed, not translated
+    knobs, translated, failed = confirm(evaluator)
     evaluator.operator.apply(knobs)
     assert translated.hypotheses == sentences.translate().hypotheses
     return knobs, failed, evaluator.done[len(fractions) :]
@@ -269,18 +281,18 @@ def test_without_an_archive_the_dense_model_is_the_result(start, greedy_confirm)
     assert (failed, len(looked_at)) == (0, 1)
 
 
-def test_the_archive_is_sorted_by_size(start, sentences):
+def test_the_archive_is_sorted_by_size(start):
     archive(start(), [0.1, 0.3, 0.2])
     evaluator = start()
     for fraction in (0.1, 0.3, 0.2):
-        evaluator.evaluate(np.full(2, fraction), sentences, "search")
+        evaluator.evaluate(np.full(2, fraction), "search")
     assert [e.knobs[0] for e in evaluator.feasible] == [0.3, 0.2, 0.1]
 
 
 def test_ncs_skips_only_what_it_would_refuse_anyway(study, start):
     """With a tolerance that all keep, scores are sizes; what is skipped is larger than the best so far."""
     evaluator = start(search="NCS", start="dense", evaluations=30, tolerance=1000.0)
-    run_search(evaluator, study.sentences("valid", 1, 100, searching=True))
+    run_search(evaluator)
     assert len(evaluator.done) == 30
     skipped = [e for e in evaluator.done if e.how == "skipped"]
     assert skipped
@@ -288,6 +300,79 @@ def test_ncs_skips_only_what_it_would_refuse_anyway(study, start):
         assert e.size > min(other.size for other in evaluator.done[: e.index])
     assert all(e.tokens > 0 for e in evaluator.done if e.how != "skipped")
     assert evaluator.feasible[0].size < 1
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    """Looks at a race of 20 sentences after 5 and after 10."""
+    monkeypatch.setattr(racing, "LOOKS", (1 / 4, 1 / 2))
+    monkeypatch.setattr(racing, "SMALLEST_BLOCK", 5)
+
+
+def test_a_hopeless_candidate_is_not_translated_to_its_end(start, short_blocks, tmp_path):
+    whole = start(tolerance=1.0, racing=0).evaluate(np.full(2, 0.99), "search")
+    assert (whole.how, whole.sentences, whole.feasible) == ("translated", 20, False)
+    shutil.rmtree(tmp_path / "cell")
+    raced = start(tolerance=1.0).evaluate(np.full(2, 0.98), "search")
+    assert (raced.how, raced.sentences, raced.feasible) == ("raced", 5, False)
+    assert 0 < raced.tokens == raced.tokens_computed < whole.tokens / 2
+    assert raced.score > 1
+
+
+def test_a_race_that_is_run_to_its_end_is_the_whole_set(start, short_blocks, tmp_path):
+    whole = start(racing=0).evaluate(np.full(2, 0.1), "search")
+    shutil.rmtree(tmp_path / "cell")
+    raced = start(racing=0.01).evaluate(np.full(2, 0.1), "search")
+    assert raced.how == whole.how == "translated"
+    assert raced.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
+
+
+@pytest.mark.parametrize("search", ["NCS", "CMA", "OnePlusOne"])
+def test_workers_decide_the_time_only(start, search, short_blocks, tmp_path):
+    def run(workers: int) -> list[dict]:
+        shutil.rmtree(tmp_path / "cell", ignore_errors=True)
+        with start(workers=workers, search=search, start="dense", evaluations=14) as evaluator:
+            run_search(evaluator)
+            confirm(evaluator)
+            return [e.model_dump(exclude={"seconds"}) for e in evaluator.done]
+
+    assert run(1) == run(2) == run(3)
+
+
+def test_a_killed_worker_is_replaced_and_its_candidate_judged_again(start, monkeypatch, tmp_path):
+    judge, parent, mark = Evaluator._judge, os.getpid(), tmp_path / "killed"
+
+    def run(workers: int) -> list[dict]:
+        shutil.rmtree(tmp_path / "cell", ignore_errors=True)
+        with start(workers=workers, start="dense", evaluations=14) as evaluator:
+            run_search(evaluator)
+            return [e.model_dump(exclude={"seconds"}) for e in evaluator.done]
+
+    def dying(evaluator, task):
+        if os.getpid() != parent and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return judge(evaluator, task)
+
+    monkeypatch.setattr(Evaluator, "_judge", dying)
+    killed = run(2)
+    assert mark.exists()
+    assert killed == run(1)
+
+
+def test_a_search_in_low_precision_must_hold_in_float32_first(
+    study, operator, sentences, greedy_confirm, tmp_path
+):
+    config = study.config(**QUICK | {"grouping": "component", "evaluations": 3, "precision": "bfloat16"})
+    low = study.sentences("search", 1, 100, True, "bfloat16")
+    sets = {"search": low, "exact": sentences, "confirm": greedy_confirm}
+    with Record(tmp_path / "low", config) as record, Evaluator(config, operator, record, sets) as evaluator:
+        found = evaluator.evaluate(np.full(2, 0.1), "search")
+        assert found.feasible
+        _, _, failed = confirm(evaluator)
+    assert [e.stage for e in evaluator.done] == ["search", "exact", "confirm"]
+    assert failed == 0
+    assert evaluator.progress == 1 / 3
 
 
 def test_a_configuration_has_no_unknown_fields():

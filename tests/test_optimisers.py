@@ -2,13 +2,14 @@
 
 import random
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from nevergrad.optimization.base import Optimizer
 
 from grouping.errors import StudyError
-from harness.search.optimisers import make_optimiser, release
+from harness.search.optimisers import generation, make_optimiser, refuses, release
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -16,20 +17,22 @@ NAMES = ("NCS", "OnePlusOne", "CMA", "TwoPointsDE", "DE", "NGOpt")
 START = np.linspace(0.2, 0.75, 6)
 
 
-def score(x: np.ndarray) -> float:
+def score(x: np.ndarray, capacity: float = 2.0) -> float:
     """A toy of the study: relative size while feasible, above 1 otherwise."""
-    excess = float(np.sum(x**2) - 2.0)
+    excess = float(np.sum(x**2) - capacity)
     return float(1 - np.mean(x)) if excess <= 0 else 1 + excess
 
 
-def run(optimiser: Optimizer, evaluations: int, batch: int = 1) -> np.ndarray:
+def run(
+    optimiser: Optimizer, evaluations: int, batch: int = 1, objective: Callable[[np.ndarray], float] = score
+) -> np.ndarray:
     trajectory: list[np.ndarray] = []
     try:
         while len(trajectory) < evaluations:
             candidates = [optimiser.ask() for _ in range(batch)]
             trajectory += [candidate.value for candidate in candidates]
             for candidate in candidates:
-                optimiser.tell(candidate, score(candidate.value))
+                optimiser.tell(candidate, objective(candidate.value))
     finally:
         release(optimiser)
     return np.array(trajectory)
@@ -179,3 +182,121 @@ def test_a_start_outside_the_knobs_is_refused(start):
 def test_an_impossible_sigma_is_refused(sigma):
     with pytest.raises(StudyError, match="sigma"):
         make_optimiser("CMA", START, sigma, 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "expected"),
+    [
+        ("NCS", 6, 10),
+        ("CMA", 6, 5),  # 4 + ⌊ln 6⌋
+        ("CMA", 21, 7),
+        ("CMA", 1, 1),  # it is OnePlusOne then
+        ("DE", 6, 10),
+        ("TwoPointsDE", 21, 10),
+        ("OnePlusOne", 6, 1),
+        ("NGOpt", 6, 1),
+        ("PSO", 6, 1),
+    ],
+)
+def test_the_search_decides_how_many_are_out_at_once(name, knobs, expected):
+    optimiser = make_optimiser(name, np.full(knobs, 0.5), 0.1, 300, seed=0)
+    assert generation(optimiser) == expected
+    release(optimiser)
+
+
+def rounded(x: np.ndarray) -> float:
+    """Plateaus, on which CMA stops and starts anew."""
+    return round(score(x), 1)
+
+
+@pytest.mark.parametrize("name", ["NCS", "CMA"])
+@pytest.mark.parametrize("knobs", [1, 6, 21])
+@pytest.mark.parametrize("objective", [score, rounded])
+def test_whole_generations_equal_one_candidate_at_a_time(name, knobs, objective):
+    start = np.linspace(0.2, 0.75, knobs)
+    singly, at_once = (make_optimiser(name, start, 0.1, 420, seed=3) for _ in range(2))
+    size = generation(at_once)
+    trajectories = [run(singly, 420, 1, objective), run(at_once, 420, size, objective)]
+    assert np.array_equal(trajectories[0], trajectories[1][:420])
+
+
+@pytest.mark.parametrize("name", ["DE", "TwoPointsDE"])
+def test_no_two_of_a_slice_of_differential_evolution_have_the_same_parent(name):
+    optimiser = make_optimiser(name, START, 0.1, 300, seed=0)
+    for number in range(30):
+        candidates = [optimiser.ask() for _ in range(generation(optimiser))]
+        if number >= 3:  # what comes before is the initial population
+            assert len({candidate.heritage["lineage"] for candidate in candidates}) == len(candidates)
+        for candidate in candidates:
+            optimiser.tell(candidate, score(candidate.value))
+
+
+REFUSING = ("NCS", "OnePlusOne", "DE", "TwoPointsDE")
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs"), [(name, knobs) for name in REFUSING for knobs in (1, 2, 6)] + [("CMA", 1)]
+)
+def test_telling_the_size_of_what_is_refused_does_not_change_the_trajectory(name, knobs):
+    skipped = 0
+    for seed in range(2):
+        start = np.full(knobs, 0.5)
+        honest, saving = (make_optimiser(name, start, 0.1, 400, seed) for _ in range(2))
+        size = generation(honest)
+        for _ in range(400 // size):
+            true, cheap = ([optimiser.ask() for _ in range(size)] for optimiser in (honest, saving))
+            assert np.array_equal([c.value for c in true], [c.value for c in cheap])
+            for mine, other in zip(true, cheap, strict=True):
+                bound, truth = float(1 - np.mean(mine.value)), score(mine.value, capacity=knobs / 3)
+                refused = refuses(saving, other, bound)
+                skipped += refused
+                honest.tell(mine, truth)
+                saving.tell(other, bound if refused else truth)
+    assert skipped > 40
+
+
+@pytest.mark.parametrize("name", [*NAMES, "PSO"])
+def test_what_is_better_than_all_before_is_never_refused(name):
+    optimiser = make_optimiser(name, START, 0.1, 100, seed=0)
+    best = np.inf
+    try:
+        for _ in range(100):
+            candidate = optimiser.ask()
+            assert not refuses(optimiser, candidate, min(best, 1.0))
+            optimiser.tell(candidate, score(candidate.value))
+            best = min(best, score(candidate.value))
+    finally:
+        release(optimiser)
+
+
+@pytest.mark.parametrize("name", ["CMA", "NGOpt", "PSO"])
+def test_searches_that_use_every_score_refuse_nothing(name):
+    optimiser = make_optimiser(name, START, 0.1, 40, seed=0)
+    try:
+        for _ in range(40):
+            candidate = optimiser.ask()
+            assert not refuses(optimiser, candidate, 1e9)
+            optimiser.tell(candidate, score(candidate.value))
+    finally:
+        release(optimiser)
+
+
+@pytest.mark.parametrize("name", ["DE", "TwoPointsDE"])
+def test_the_initial_population_is_never_refused(name):
+    optimiser = make_optimiser(name, START, 0.1, 100, seed=0)
+    for _ in range(30):
+        candidate = optimiser.ask()
+        assert not refuses(optimiser, candidate, 1e9)
+        optimiser.tell(candidate, score(candidate.value))
+    assert refuses(optimiser, optimiser.ask(), 1e9)
+
+
+@pytest.mark.parametrize("name", ["OnePlusOne", "DE"])
+def test_a_point_that_comes_again_is_not_the_best_for_that(name):
+    """nevergrad would prefer it: a second measurement makes its pessimistic estimate 70.7 smaller."""
+    optimiser = make_optimiser(name, START, 0.1, 100, seed=0)
+    optimiser.tell(optimiser.ask(), 0.5)
+    worse = optimiser.ask()
+    optimiser.tell(worse, 0.9)
+    optimiser.tell(optimiser.parametrization.spawn_child(new_value=worse.value), 0.9)
+    assert np.array_equal(optimiser.current_bests["pessimistic"].parameter.value, START)

@@ -28,6 +28,7 @@ def evaluation(index: int) -> Evaluation:
         drop=0.5,
         bound=0.7,
         standard_error=0.2,
+        sentences=10,
         tokens=100,
         tokens_computed=100,
         seconds=0.1,
@@ -106,7 +107,7 @@ def test_another_configuration_is_refused_by_field(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 2}', "\xff"])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 1}', "\xff"])
 def test_a_foreign_configuration_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     before = contents(tmp_path)
@@ -218,6 +219,7 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         remaining_of_all=0.8,
         backed_off=2,
         evaluations=150,
+        raced=0,
         skipped=7,
         cached=3,
         tokens=123456,
@@ -235,6 +237,8 @@ def test_the_summary_shows_the_three_sets_side_by_side():
     assert rows[0] == ["search", "500", "5", "30.00", "29.50", "0.50", "[-0.12,", "1.50]", "0.25", "0.41"]
     assert [row[4] for row in rows] == ["29.50", "29.25", "29.00"]
     assert lines[6] == "test chrF 55.50 → 54.25; nrefs:1"
-    assert lines[7].startswith("150 evaluations (7 skipped, 3 cached), 123,456 tokens delivered, ")
+    assert lines[7].startswith(
+        "150 evaluations (7 skipped, 0 stopped early, 3 cached), 123,456 tokens delivered, "
+    )
     assert "7,890 more on confirm, 120,000 computed" in lines[7]
     assert lines[7].endswith("2 backed off on confirm, 61 s")

@@ -11,11 +11,14 @@ class Recorder:
     def __init__(self, feasible, limit=1000):
         self.feasible, self.limit, self.asked = feasible, limit, []
 
-    def __call__(self, strength: float) -> bool:
-        if len(self.asked) == self.limit:
-            raise TimeoutError("budget spent")
-        self.asked.append(strength)
-        return self.feasible(strength)
+    def __call__(self, strengths: list[float]) -> list[bool]:
+        verdicts = []
+        for strength in strengths:
+            if len(self.asked) == self.limit:
+                raise TimeoutError("budget spent")
+            self.asked.append(strength)
+            verdicts.append(self.feasible(strength))
+        return verdicts
 
 
 def test_monotone_feasibility_is_found_to_the_grid_step_over_two_to_the_bisections():
@@ -36,17 +39,17 @@ def test_a_gap_does_not_hide_the_largest_feasible_point():
 
 
 def test_bisection_keeps_what_was_feasible_when_the_middle_is_not():
-    assert scan_then_bisect(lambda strength: strength == 0.4, bisections=3) == 0.4
+    assert scan_then_bisect(Recorder(lambda strength: strength == 0.4), bisections=3) == 0.4
 
 
 def test_nothing_feasible_on_the_grid_is_sought_below_it():
-    assert scan_then_bisect(lambda strength: strength <= 0.03, bisections=4) == pytest.approx(0.025)
-    assert scan_then_bisect(lambda strength: False) == 0.0
+    assert scan_then_bisect(Recorder(lambda strength: strength <= 0.03), bisections=4) == pytest.approx(0.025)
+    assert scan_then_bisect(Recorder(lambda strength: False)) == 0.0
 
 
 def test_above_the_grid_the_search_goes_on_to_one():
-    assert scan_then_bisect(lambda strength: strength <= 0.96, bisections=2) == pytest.approx(0.95)
-    assert scan_then_bisect(lambda strength: True, grid=(0.5, 1.0)) == 1.0
+    assert scan_then_bisect(Recorder(lambda strength: strength <= 0.96), bisections=2) == pytest.approx(0.95)
+    assert scan_then_bisect(Recorder(lambda strength: True), grid=(0.5, 1.0)) == 1.0
 
 
 def test_own_grid_in_any_order():

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from experiments.baselines.train import HERE, MODELS, read_recipe, train
-from experiments.pool import cores
 from harness.cli import guarded
+from harness.workers import cores
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.commands.options import add_model, add_threads, use_threads
+from harness.commands.options import add_device, add_model, add_workers, use_threads
 
 SUMMARY = "compress a model under a BLEU tolerance; rerun resumes, a finished cell returns at once"
 RESUMES = True
@@ -14,7 +14,8 @@ RESUMES = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="cell folder (default: runs/<name>)")
-    add_threads(parser)
+    add_workers(parser)
+    add_device(parser)
     cell = parser.add_argument_group("the cell")
     cell.add_argument("--grouping", metavar="NAME", help="see `olmp groups` (default: layer)")
     cell.add_argument("--operator", metavar="NAME", help="magnitude (knob = fraction) or magnitude-threshold")
@@ -38,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument("--sigma", type=float, help="first step in knob space (default: 0.05)")
     cell.add_argument("--search-beam", type=int, metavar="K", help="on the search set (default: 1, greedy)")
     cell.add_argument("--final-beam", type=int, metavar="K", help="on confirm and test (default: 5)")
+    cell.add_argument(
+        "--racing",
+        type=float,
+        metavar="P",
+        help="stop a candidate once it is infeasible but for this probability; 0 = never (default: 0.01)",
+    )
+    cell.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="of the search: float32 (default), bfloat16, float16, or auto: what a short probe finds "
+        "fastest here; whatever the search accepts is judged again in float32",
+    )
     cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
     cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")
 
@@ -46,8 +59,12 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration fields that were given on the command line."""
     from harness.records import CellConfig
 
-    given = vars(args)
-    return {name: given[name] for name in CellConfig.model_fields if given.get(name) is not None}
+    given = {name: getattr(args, name, None) for name in CellConfig.model_fields if name != "device"}
+    if given["precision"] == "auto":
+        from harness.decoding.linear import fastest_precision
+
+        given["precision"] = fastest_precision(args.device)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,11 +74,11 @@ def run(args: argparse.Namespace) -> None:
     from harness.record import cell_name
     from harness.report import summary_lines
 
-    use_threads(args.threads)
-    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint)
+    use_threads(1)
+    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
     config = study.config(**settings(args))
     folder = args.out or Path("runs") / cell_name(config)
     with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:
-        result = run_cell(study, config, folder, progress)
+        result = run_cell(study, config, folder, progress, args.workers)
     print("\n".join(summary_lines(config, result)))
     print(f"written to {folder}")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.options import add_model, add_threads, use_threads
+from harness.commands.options import add_device, add_model, add_threads, use_threads
 
 SUMMARY = "score a checkpoint on a split with sacrebleu"
 
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam", type=int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
     parser.add_argument("--hypotheses", type=Path, metavar="FILE", help="write the translations here")
     add_threads(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     if args.beam < 1:
         raise StudyError(f"--beam {args.beam} is not possible: give 1 (greedy) or more")
     use_threads(args.threads)
-    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint)
+    study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
     sentences = study.sentences(args.split, args.beam)
     found = sentences.dense
     characters, signature = chrf(found.hypotheses, sentences.references)

@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from harness.workers import cores
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The checkpoint, and the corpus whose dictionaries it was trained with."""
@@ -20,6 +22,22 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the checkpoint run code of its own while it is read; only if you trust its author",
     )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many processes judge candidates side by side, a thread each."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=cores(),
+        metavar="N",
+        help="processes, a thread each; decides the time only (default: one per core, here %(default)s)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where to translate."""
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default: %(default)s)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

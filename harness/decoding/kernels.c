@@ -63,12 +63,19 @@ INLINE floats larger(floats a, floats b) {
     return (floats)((chosen & (ints)a) | (~chosen & (ints)b));
 }
 
-INLINE float sum_lanes(floats x) {
-    float lanes[LANES], sum[4] = {0, 0, 0, 0};
-    memcpy(lanes, &x, sizeof lanes);
-    for (int l = 0; l < LANES; l += 4)
-        for (int k = 0; k < 4; k++) sum[k] += lanes[l + k];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+/* Sums of the lanes of four vectors: halves are added until four numbers of each are left. */
+INLINE void sum_lanes(const floats x[4], float sums[4]) {
+    typedef float half_lanes __attribute__((vector_size(2 * LANES)));
+    typedef float four __attribute__((vector_size(LANES)));
+    for (int k = 0; k < 4; k++) {
+        half_lanes halves[2];
+        memcpy(halves, &x[k], sizeof halves);
+        half_lanes eight = halves[0] + halves[1];
+        four quarters[2];
+        memcpy(quarters, &eight, sizeof quarters);
+        four sum = quarters[0] + quarters[1];
+        sums[k] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
 }
 
 /* e^x to about one unit in the last place: 2^n times a polynomial on |r| <= ln 2 / 2 (Cephes). */
@@ -106,13 +113,17 @@ INLINE float largest(const void *row, int64_t from, int64_t to, int half) {
     return most;
 }
 
-INLINE float dot(const float *a, const void *b, int64_t at, int64_t width, int half) {
-    floats lanes = {0};
+/* Products of one vector with four others, which begin at places[0 ... 3] + at. */
+INLINE void dot(const float *a, const void *b, const int64_t *places, int64_t at, int64_t width, float *out, int half) {
+    floats lanes[4] = {{0}};
     int64_t d = 0;
-    for (; d + LANES <= width; d += LANES) lanes += get_lanes(a, d, 0) * get_lanes(b, at + d, half);
-    float sum = sum_lanes(lanes);
-    for (; d < width; d++) sum += a[d] * get(b, at + d, half);
-    return sum;
+    for (; d + LANES <= width; d += LANES) {
+        floats own = get_lanes(a, d, 0);
+        for (int k = 0; k < 4; k++) lanes[k] += own * get_lanes(b, places[k] + at + d, half);
+    }
+    sum_lanes(lanes, out);
+    for (; d < width; d++)
+        for (int k = 0; k < 4; k++) out[k] += a[d] * get(b, places[k] + at + d, half);
 }
 
 /* Scaled dot-product attention of single queries (Vaswani et al., 2017, eq. 1).
@@ -123,6 +134,7 @@ INLINE int attend(const void *query, int64_t query_stride, const void *keys, con
                   int64_t rows, int64_t heads, int64_t width, float scale, void *out, int half) {
     int64_t longest = 0;
     for (int64_t r = 0; r < rows; r++) longest = lengths[r] > longest ? lengths[r] : longest;
+    longest = (longest + LANES - 1) / LANES * LANES;
     int64_t *places = malloc(longest * sizeof(int64_t) + (longest + width) * sizeof(float));
     if (!places) return 1;
     float *shares = (float *)(places + longest), *wanted = shares + longest;
@@ -130,12 +142,16 @@ INLINE int attend(const void *query, int64_t query_stride, const void *keys, con
         int64_t count = lengths[r];
         for (int64_t j = 0; j < count; j++)
             places[j] = (table ? table[r * table_stride + j] : first[r] + j) * stride;
+        int64_t padded = (count + LANES - 1) / LANES * LANES; /* with the first entry, at no share */
+        for (int64_t j = count; j < padded; j++) places[j] = places[0];
         for (int64_t h = 0; h < heads; h++) {
             int64_t at = h * width, to = (r * heads + h) * width, d = 0;
             for (int64_t i = 0; i < width; i++) wanted[i] = scale * get(query, r * query_stride + at + i, half);
-            for (int64_t j = 0; j < count; j++) shares[j] = dot(wanted, keys, places[j] + at, width, half);
-            float most = largest(shares, 0, count, 0), total = 0;
-            for (int64_t j = 0; j < count; j++) shares[j] = exponential(shares[j] - most);
+            for (int64_t j = 0; j < count; j += 4) dot(wanted, keys, places + j, at, width, shares + j, half);
+            for (int64_t j = count; j < padded; j++) shares[j] = -INFINITY;
+            float most = largest(shares, 0, padded, 0), total = 0;
+            for (int64_t j = 0; j < padded; j += LANES)
+                for (int l = 0; l < LANES; l++) shares[j + l] = exponential(shares[j + l] - most);
             for (int64_t j = 0; j < count; j++) total += shares[j];
             for (; d + STRIP * LANES <= width; d += STRIP * LANES) {
                 floats sum[STRIP] = {{0}};

@@ -14,7 +14,7 @@ import torch
 from grouping.errors import StudyError
 from harness.decoding.batch import Batch, Decoding, Stepper
 from harness.decoding.kernels import ANY, FIRST, LAST, best
-from harness.decoding.linear import Place
+from harness.decoding.linear import Place, find_device
 from harness.decoding.lstm import LSTMStepper
 from harness.decoding.transformer import TransformerStepper
 from harness.model import TranslationModel
@@ -37,7 +37,7 @@ class Translator:
 
     def __init__(self, model: TranslationModel, pad: int, eos: int, device: str = "cpu"):
         self.stepper: Stepper = STEPPERS[model.family](model.module)
-        self.pad, self.eos, self.device = pad, eos, torch.device(device)
+        self.pad, self.eos, self.device = pad, eos, find_device(device)
         self.longest_source = int(model.module.encoder.max_positions())
         self.longest = int(model.module.max_decoder_positions()) - 1
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from grouping.registry import Registry
 from harness.model import TranslationModel
+from harness.operators.ascending import Ascending
 
 
 class Operator(Protocol):
@@ -33,7 +34,7 @@ class Operator(Protocol):
         """Knobs [G] that prune these numbers of connections [G], or as near as the knob can say."""
         ...
 
-    def magnitudes(self) -> list[np.ndarray]:
+    def magnitudes(self) -> Sequence[Ascending]:
         """|w| of each group, ascending; what the search-free rules look at."""
         ...
 

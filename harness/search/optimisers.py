@@ -1,6 +1,7 @@
 """Any optimiser by name, started at a given point with a given step, behind nevergrad's ask and tell."""
 
 import difflib
+import math
 import random
 import warnings
 from collections.abc import Callable
@@ -10,9 +11,12 @@ from typing import TypeVar
 import nevergrad as ng
 import numpy as np
 from nevergrad.optimization.base import OptCls, Optimizer
+from nevergrad.optimization.differentialevolution import _DE
+from nevergrad.optimization.optimizerlib import _CMA
+from nevergrad.optimization.utils import Archive
 
 from grouping.errors import StudyError
-from harness.search.ncs import DEFAULT_POPULATION, ConfiguredNCS
+from harness.search.ncs import DEFAULT_POPULATION, ConfiguredNCS, NegativelyCorrelatedSearch
 from harness.search.rules import rules
 
 T = TypeVar("T")
@@ -20,6 +24,11 @@ T = TypeVar("T")
 SAFE = "NCS, OnePlusOne, CMA, TwoPointsDE or DE"
 #: evaluations of the rehearsal that shows whether an optimiser can be used
 REHEARSED = 12
+#: candidates that DE asks for before the first is told: a third of its population
+DE_SLICE = 10
+#: nevergrad compares losses after adding 70.7 to each, which takes their last digits: this is far above those
+#: and far below the size of one connection
+ROUNDING = 1e-12
 KNOWN_NOISE = (
     "Could not import matplotlib",  # pycma when it is first imported
     "orphanated injected solution",  # pycma: the start, told first, shifts every generation by one candidate
@@ -43,6 +52,10 @@ def make_optimiser(
     their initial population around the start with `sigma`; composites such as NGOpt treat it as they please
     (Cobyla, NGOpt's choice for small budgets, takes steps of `sigma` along the axes).
 
+    OnePlusOne and DE (with its relatives) forget what they were told of a point when they ask for it again.
+    Otherwise nevergrad takes the second score for another measurement of something noisy and trusts that
+    point so much more that it becomes the best, whatever its score, and stays so.
+
     Raises StudyError for an unknown name, for one whose package is not installed, for a batch that the
     optimiser cannot serve, for a start outside [0, 1], for a sigma that is not above 0 and at most 1, and for
     an optimiser that, in a short rehearsal, crashes or does not follow from the seed alone.
@@ -64,7 +77,10 @@ def make_optimiser(
         knobs = ng.p.Array(init=start, lower=0.0, upper=1.0)
         knobs.set_mutation(sigma=sigma / _first_step(name, start.size))
         knobs.random_state = np.random.RandomState(seed)
-        return family(knobs, budget=budget, num_workers=batch)
+        optimiser = family(knobs, budget=budget, num_workers=batch)
+        if _is_one_plus_one(chosen := _chosen(optimiser)) or isinstance(chosen, _DE):
+            chosen.pruning = _forget
+        return optimiser
 
     def from_start() -> Optimizer:
         optimiser = build()
@@ -87,6 +103,64 @@ def make_optimiser(
     return _attempt(name, from_start)
 
 
+def generation(optimiser: Optimizer) -> int:
+    """How many candidates to ask for before the first of them is told, from the first ask on.
+
+    The search alone decides, never the machine: its outcome depends on how old the scores are that an ask can
+    use. The start counts as a candidate; tells come in the order of the asks.
+
+    - NCS: its population. A generation is judged by the state at its beginning, so the trajectory is that of
+      one candidate at a time.
+    - CMA: its population size λ. pycma draws λ candidates at once and is told λ together. The start, told
+      first, takes a place in the first λ, so the last candidate of each draw is told with the next one. A
+      generation here is what is told together, and the next draw comes after it: the same trajectory again.
+    - DE and its relatives: `DE_SLICE`, and never more than the population. Each candidate of a slice has
+      another parent, which none of the others can replace; only the best point and the two points whose
+      difference is added may be as old as the slice. In the original DE (Storn & Price 1997) they are as old
+      as the whole population. On toy problems of 6 and 20 knobs with 200 and 600 evaluations, slices of up
+      to 15 ended where single candidates do (within noise); 30, the population, ended behind at 200.
+    - OnePlusOne: 1, each candidate starts from the best of all before. Everything else: 1, unexamined.
+    """
+    chosen = _chosen(optimiser)
+    if isinstance(chosen, NegativelyCorrelatedSearch):
+        return len(chosen.parents)
+    if isinstance(chosen, _CMA):
+        return int(chosen._popsize)
+    if isinstance(chosen, _DE):
+        return min(DE_SLICE, int(chosen.llambda))
+    return 1
+
+
+def refuses(optimiser: Optimizer, candidate: ng.p.Parameter, size: float) -> bool:
+    """Whether the search goes on the same for every score of at least `size` that the candidate may get.
+
+    Then it needs no translation and is told `size` as its score: a score is the size of a feasible candidate
+    and above 1 for others, so the size bounds it from below. Ask this of a candidate asked for and not told.
+
+    - NCS: its acceptance ratio rises with the score, and λ is drawn when the candidate is asked for; see
+      `NegativelyCorrelatedSearch.refuses`.
+    - OnePlusOne: what is worse than the best so far leaves the best as it is and multiplies the step by 0.84,
+      however much worse it is.
+    - DE and its relatives: what is worse than its parent does not replace it and, since the parent is no
+      better than the best, does not become that either. Nothing else of a score is kept. The parent cannot
+      change before the candidate is told. Members of the initial population have no parent: they are never
+      refused.
+    - CMA: never, its update ranks all candidates of a generation. (Over one knob it is OnePlusOne.)
+      Everything else: never, unexamined.
+    """
+    chosen = _chosen(optimiser)
+    if isinstance(chosen, NegativelyCorrelatedSearch):
+        return chosen.refuses(candidate, size)
+    to_beat = math.inf
+    if _is_one_plus_one(chosen):
+        to_beat = chosen.current_bests["pessimistic"].mean
+    elif isinstance(chosen, _DE):
+        parent = chosen.population.get(candidate.heritage["lineage"])
+        if parent is not None and parent.loss is not None:
+            to_beat = parent.loss
+    return size > to_beat + ROUNDING
+
+
 def release(optimiser: Optimizer) -> None:
     """Stop the threads in which nevergrad runs some optimisers, such as Cobyla, which NGOpt may choose.
 
@@ -101,9 +175,24 @@ def release(optimiser: Optimizer) -> None:
             release(part)
 
 
+def _chosen(optimiser: Optimizer) -> Optimizer:
+    """The optimiser itself, or the one on which a choice such as CMA or NGOpt has settled."""
+    return _chosen(optimiser.optim) if hasattr(optimiser, "optim") else optimiser
+
+
+def _is_one_plus_one(optimiser: Optimizer) -> bool:
+    """Whether it is the plain one: its relatives may look back at their archive or accept what is worse."""
+    return optimiser.name == "OnePlusOne"
+
+
+def _forget(archive: Archive) -> Archive:
+    """What is left of an archive after a tell; neither OnePlusOne nor DE proposes anything from it."""
+    return Archive()
+
+
 def _check_metamodel(name: str, optimiser: Optimizer) -> None:
     """Refuse at once what would crash far into the search: nevergrad 1.0.12 calls float() on an array."""
-    chosen = getattr(optimiser, "optim", optimiser)
+    chosen = _chosen(optimiser)
     if "MetaModel" in chosen.name and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
         raise StudyError(
             f"optimiser '{name}' chooses {chosen.name} here, which nevergrad can run only up to NumPy 2.3, "

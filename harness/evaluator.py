@@ -1,0 +1,238 @@
+"""Candidates in, judgements out: replayed, cached, skipped, raced or translated to the end.
+
+A candidate that the record already holds is replayed; one whose mask was judged before is not
+translated again; one that its size alone refuses is not translated at all; one that can no longer be
+feasible is not translated to its end (``racing``). The others are judged on the whole set.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grouping.errors import StudyError
+from harness.constraint import Constraint, Verdict
+from harness.operators import Operator
+from harness.racing import Race
+from harness.record import Record
+from harness.records import CellConfig, Evaluation, Stage
+from harness.sentences import SentenceSet, Translated
+from harness.workers import Workers
+
+#: the order in which sentences are translated is part of the yardstick: the same for all cells
+RACE_SEED = 1
+#: stages that the budget of a search does not count
+FINAL = ("exact", "confirm")
+
+
+class BudgetSpent(Exception):
+    """The budget of evaluations or delivered tokens is used up."""
+
+
+class Judged(NamedTuple):
+    """What came of one translated candidate; ``translated`` only outside of the search."""
+
+    verdict: Verdict
+    tokens: int
+    sentences: int
+    seconds: float
+    translated: Translated | None
+
+
+class Evaluator:
+    """Evaluates candidates, replays what the record already holds, and keeps the archive.
+
+    A cached candidate (same mask as an earlier one) costs its evaluation and its delivered tokens
+    again but computes nothing. A skipped one (refused by its size alone) costs its evaluation and
+    no tokens: no hypothesis was asked for. A raced one costs the tokens of the sentences that were
+    translated before it was stopped.
+
+    ``sets`` are the sentences of each stage: "search", "confirm" and, if the search does not
+    translate in float32, "exact". ``workers`` processes judge candidates side by side; how many
+    decides the time only. Used as a context manager, it ends them.
+    """
+
+    def __init__(
+        self,
+        config: CellConfig,
+        operator: Operator,
+        record: Record,
+        sets: Mapping[str, SentenceSet],
+        notify: Callable[[Evaluation], None] = lambda evaluation: None,
+        workers: int = 1,
+    ):
+        self.config, self.operator, self.record, self.notify = config, operator, record, notify
+        self.constraint = Constraint(config.tolerance, config.criterion, config.confidence)
+        self.sets = sets
+        self.done: list[Evaluation] = []
+        self._race = None
+        if config.racing:
+            dense = sets["search"].dense.statistics
+            self._race = Race(dense, self.constraint, seed=RACE_SEED, level=config.racing)
+        self._replay = list(reversed(record.replayed))
+        self._known: dict[tuple[str, bytes], Evaluation] = {}
+        self._last: tuple[tuple[str, bytes], Translated] | None = None
+        self._workers = Workers(self._judge, workers)
+
+    def __enter__(self) -> "Evaluator":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._workers.__exit__(*exception)
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent, in [0, 1]."""
+        searched = [e for e in self.done if e.stage not in FINAL]
+        shares = [len(searched) / self.config.evaluations]
+        if self.config.tokens is not None:
+            shares.append(sum(e.tokens for e in searched) / self.config.tokens)
+        return min(max(shares), 1.0)
+
+    @property
+    def feasible(self) -> list[Evaluation]:
+        """The archive: feasible candidates of the search set, smallest first."""
+        found = [e for e in self.done if e.feasible and e.stage not in FINAL]
+        return sorted(found, key=lambda e: (e.size, e.index))
+
+    def evaluate(self, knobs: NDArray, stage: Stage) -> Evaluation:
+        """Judge one candidate. Raises BudgetSpent when the search may not go on."""
+        return next(self.evaluate_all([knobs], stage))
+
+    def evaluate_all(
+        self, candidates: Sequence[NDArray], stage: Stage, refused: Sequence[bool] = ()
+    ) -> Iterator[Evaluation]:
+        """Judge candidates side by side and yield them in their order, each when it is noted.
+
+        ``refused`` are those whose size alone settles what becomes of them: they are told that
+        size, a lower bound of their score, and not translated. Raises BudgetSpent in the place of
+        the first candidate that the budget does not pay for.
+        """
+        refused = refused or [False] * len(candidates)
+        judged = self._workers.map(self._to_judge(candidates, stage, refused))
+        for knobs, skip in zip(candidates, refused, strict=True):
+            if stage not in FINAL and self.progress >= 1:
+                raise BudgetSpent
+            if (evaluation := self._replayed(knobs, stage)) is None:
+                key = self._key(knobs, stage)
+                if skip:
+                    size = float(self.operator.size(knobs))
+                    evaluation = self._entry(knobs, stage, how="skipped", score=size, feasible=False)
+                elif key in self._known:
+                    evaluation = self._cached(knobs, stage, self._known[key])
+                else:
+                    evaluation = self._translated(knobs, stage, next(judged))
+                self.record.append(evaluation)
+            self._note(evaluation)
+            yield evaluation
+
+    def translations(self, knobs: NDArray, stage: Stage) -> Translated:
+        """The translations of an evaluated candidate, made again only if they are not the latest."""
+        self.operator.apply(knobs)
+        if self._last is not None and self._last[0] == self._key(knobs, stage):
+            return self._last[1]
+        return self.sets[_where(stage)].translate()
+
+    def _to_judge(
+        self, candidates: Sequence[NDArray], stage: Stage, refused: Sequence[bool]
+    ) -> list[tuple[NDArray, Stage]]:
+        """Those that are neither in the record nor known, each mask once."""
+        replayed = len(self._replay)
+        seen = set(self._known)
+        tasks = []
+        for i, (knobs, skip) in enumerate(zip(candidates, refused, strict=True)):
+            key = self._key(knobs, stage)
+            if skip or key in seen:
+                continue
+            seen.add(key)
+            if i >= replayed:
+                tasks.append((knobs, stage))
+        return tasks
+
+    def _judge(self, task: tuple[NDArray, Stage]) -> Judged:
+        """Translate and judge one candidate; runs in a worker."""
+        knobs, stage = task
+        started = time.perf_counter()
+        sentences = self.sets[_where(stage)]
+        self.operator.apply(knobs)
+        parts: list[Translated] = []
+        if self._race is not None and _where(stage) == "search":
+            for block in self._race.blocks[:-1]:
+                parts.append(sentences.translate(block))
+                verdict = self._race.refuses(np.concatenate([part.statistics for part in parts]))
+                if verdict is not None:
+                    return self._judged(verdict, parts, started)
+            parts.append(sentences.translate(self._race.blocks[-1]))
+            parts = [Translated.joined(parts, np.concatenate(self._race.blocks))]
+        else:
+            parts = [sentences.translate()]
+        whole = parts[0]
+        return self._judged(
+            sentences.judge(whole, self.constraint), parts, started, whole if stage in FINAL else None
+        )
+
+    @staticmethod
+    def _judged(
+        verdict: Verdict, parts: Sequence[Translated], started: float, translated: Translated | None = None
+    ) -> Judged:
+        tokens = sum(part.tokens for part in parts)
+        sentences = sum(len(part.hypotheses) for part in parts)
+        return Judged(verdict, tokens, sentences, time.perf_counter() - started, translated)
+
+    def _note(self, evaluation: Evaluation) -> None:
+        self.done.append(evaluation)
+        if evaluation.how != "skipped":
+            self._known.setdefault(self._key(np.array(evaluation.knobs), evaluation.stage), evaluation)
+        self.notify(evaluation)
+
+    def _key(self, knobs: NDArray, stage: Stage) -> tuple[str, bytes]:
+        return _where(stage), self.operator.counts(knobs).tobytes()
+
+    def _replayed(self, knobs: NDArray, stage: Stage) -> Evaluation | None:
+        if not self._replay:
+            return None
+        found = self._replay.pop()
+        if found.stage != stage or found.knobs != knobs.tolist() or found.index != len(self.done):
+            raise StudyError(
+                f"evaluation {found.index} in {self.record.folder} is not the one this search asks for: "
+                "it was written by another version; choose another --out"
+            )
+        return found
+
+    def _cached(self, knobs: NDArray, stage: Stage, known: Evaluation) -> Evaluation:
+        own = {"index", "stage", "knobs", "how", "tokens_computed", "seconds"}
+        return self._entry(knobs, stage, how="cached", **known.model_dump(exclude=own))
+
+    def _translated(self, knobs: NDArray, stage: Stage, judged: Judged) -> Evaluation:
+        if judged.translated is not None:
+            self._last = self._key(knobs, stage), judged.translated
+        verdict = judged.verdict
+        whole = judged.sentences == len(self.sets[_where(stage)].references)
+        return self._entry(
+            knobs,
+            stage,
+            how="translated" if whole else "raced",
+            score=self.constraint.score(float(self.operator.size(knobs)), verdict),
+            feasible=verdict.feasible,
+            bleu=verdict.bleu,
+            drop=verdict.drop,
+            bound=verdict.bound,
+            standard_error=verdict.standard_error,
+            sentences=judged.sentences,
+            tokens=judged.tokens,
+            tokens_computed=judged.tokens,
+            seconds=judged.seconds,
+        )
+
+    def _entry(self, knobs: NDArray, stage: Stage, **values: Any) -> Evaluation:
+        blank: dict[str, Any] = dict.fromkeys(("bleu", "drop", "bound", "standard_error"))
+        blank |= {"sentences": 0, "tokens": 0, "tokens_computed": 0, "seconds": 0.0}
+        blank |= {"size": float(self.operator.size(knobs))} | values
+        return Evaluation(index=len(self.done), stage=stage, knobs=knobs.tolist(), **blank)
+
+
+def _where(stage: Stage) -> str:
+    """The set of sentences of a stage."""
+    return stage if stage in FINAL else "search"
