@@ -59,6 +59,11 @@ table: data ## groupings against search-free rules, every baseline there is (hou
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)
 	for model in models/homeassistant.en-de/*.pt; do $(PY) -m experiments.agreement --checkpoint $$model || exit; done
 
+.PHONY: bench
+bench: data ## our speed over other programs', as ratios into results/bench.json (hours) [ONLY="greedy_transformer two_workers"]
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e '.[study,dev,bench]'
+	$(PY) -m experiments.bench $(if $(ONLY),--only $(ONLY))
+
 .PHONY: test
 test: data lint ## lint, then all tests with coverage
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
@@ -74,8 +79,8 @@ lint: $(READY) ## style, types and the directions of imports
 lock: ## renew requirements.lock from what pyproject.toml allows today
 	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 found" >&2; exit 2)
 	rm -rf $(VENV).lock && "$(PYTHON)" -m venv $(VENV).lock
-	$(VENV).lock/bin/python -m pip install $(PIP_ARGS) -e '.[study,dev]'
-	{ echo "# Constraints of pip for the extras study and dev; \`make lock\` writes this file."; \
+	$(VENV).lock/bin/python -m pip install $(PIP_ARGS) -e '.[study,dev,bench]'
+	{ echo "# Constraints of pip for the extras study, dev and bench; \`make lock\` writes this file."; \
 	  $(VENV).lock/bin/python -m pip freeze --exclude-editable \
 	  | sed -E '/^(nvidia-|cuda-|triton)/d; s/\+[a-z0-9.]+$$//'; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock && rm -rf $(VENV).lock

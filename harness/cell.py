@@ -17,16 +17,18 @@ from pydantic import ValidationError
 from grouping import connection_table, partition
 from grouping.errors import StudyError
 from harness import records
+from harness.constraint import PairedBootstrap
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
 from harness.decoding.kernels import library
-from harness.evaluator import FINAL, Evaluator
+from harness.evaluator import FINAL, Evaluator, Judging
 from harness.model import TranslationModel, load_model
 from harness.olmp import check_search, confirm, run_search
 from harness.operators import Operator, operators
 from harness.record import Record
 from harness.records import CellConfig, Evaluation, GroupResult, Result
 from harness.sentences import SentenceSet, Translated, search_decoding
+from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
 
 PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "sacrebleu", "nevergrad", "numpy", "sentencepiece")
@@ -72,6 +74,14 @@ class Study:
                 self.corpus, split, self.translator, decoding, resamples, seed=BOOTSTRAP_SEED
             )
         return self._sets[key]
+
+    def forced(self, split: str, measure: Measure, resamples: int = 1000) -> ForcedSet:
+        """One set of sentences under teacher forcing; made while the model is dense."""
+        dictionary, corpus = self.corpus.target_dictionary, self.corpus
+        sides = corpus.source_tokens(split), corpus.target_tokens(split)
+        forcing = TeacherForcing(self.model, *sides, dictionary.pad(), dictionary.eos())
+        bootstrap = PairedBootstrap(len(sides[0]), resamples, seed=BOOTSTRAP_SEED)
+        return ForcedSet.made(forcing, measure, bootstrap)
 
     def config(self, **settings: Any) -> CellConfig:
         """The configuration of a cell of this study; ``settings`` are fields of CellConfig.
@@ -141,8 +151,11 @@ def _run(
         "confirm": study.sentences("confirm", config.final_beam, config.resamples),
         "test": study.sentences("test", config.final_beam, config.resamples),
     }
-    stages = {"search": sets["search"], "confirm": sets["confirm"]}
-    if config.precision != "float32":
+    stages: dict[str, Judging] = {"search": sets["search"], "confirm": sets["confirm"]}
+    if config.constraint != "bleu":
+        measure = MEASURES[config.constraint]
+        stages = {split: study.forced(split, measure, config.resamples) for split in stages}
+    elif config.precision != "float32":
         low = study.sentences("search", config.search_beam, config.resamples, True, config.precision)
         stages |= {"search": low, "exact": sets["search"]}
     with Evaluator(config, operator, record, stages, notify, workers) as evaluator:
@@ -150,7 +163,7 @@ def _run(
         knobs, confirmed, failed = confirm(evaluator)
     translated = {
         "search": sets["search"].translate(),
-        "confirm": confirmed,
+        "confirm": confirmed if config.constraint == "bleu" else sets["confirm"].translate(),
         "test": sets["test"].translate(),
     }
     for split in ("confirm", "test"):

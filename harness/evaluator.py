@@ -7,7 +7,7 @@ feasible is not translated to its end (``racing``). The others are judged on the
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from harness.operators import Operator
 from harness.racing import Race
 from harness.record import Record
 from harness.records import CellConfig, Evaluation, Stage
-from harness.sentences import SentenceSet, Translated
+from harness.sentences import Translated
 from harness.workers import Workers
 
 #: the order in which sentences are translated is part of the yardstick: the same for all cells
@@ -29,6 +29,16 @@ FINAL = ("exact", "confirm")
 
 class BudgetSpent(Exception):
     """The budget of evaluations or delivered tokens is used up."""
+
+
+class Judging(Protocol):
+    """A set of sentences that candidates are judged by."""
+
+    @property
+    def dense(self) -> Translated: ...
+    def translate(self) -> Translated: ...
+    def stream(self, blocks: Sequence[NDArray[np.int64]]) -> Iterator[Translated]: ...
+    def judge(self, translated: Translated, constraint: Constraint) -> Verdict: ...
 
 
 class Judged(NamedTuple):
@@ -59,7 +69,7 @@ class Evaluator:
         config: CellConfig,
         operator: Operator,
         record: Record,
-        sets: Mapping[str, SentenceSet],
+        sets: Mapping[str, Judging],
         notify: Callable[[Evaluation], None] = lambda evaluation: None,
         workers: int = 1,
     ):
@@ -68,7 +78,7 @@ class Evaluator:
         self.sets = sets
         self.done: list[Evaluation] = []
         self._race = None
-        if config.racing:
+        if config.racing and config.constraint == "bleu":  # the others are one pass over all sentences
             dense = sets["search"].dense.statistics
             self._race = Race(dense, self.constraint, seed=RACE_SEED, level=config.racing)
         self._replay = list(reversed(record.replayed))
@@ -159,12 +169,13 @@ class Evaluator:
         self.operator.apply(knobs)
         parts: list[Translated] = []
         if self._race is not None and _where(stage) == "search":
-            for block in self._race.blocks[:-1]:
-                parts.append(sentences.translate(block))
+            for part in sentences.stream(self._race.blocks):
+                parts.append(part)
+                if len(parts) == len(self._race.blocks):
+                    break
                 verdict = self._race.refuses(np.concatenate([part.statistics for part in parts]))
                 if verdict is not None:
                     return self._judged(verdict, parts, started)
-            parts.append(sentences.translate(self._race.blocks[-1]))
             parts = [Translated.joined(parts, np.concatenate(self._race.blocks))]
         else:
             parts = [sentences.translate()]
@@ -178,7 +189,7 @@ class Evaluator:
         verdict: Verdict, parts: Sequence[Translated], started: float, translated: Translated | None = None
     ) -> Judged:
         tokens = sum(part.tokens for part in parts)
-        sentences = sum(len(part.hypotheses) for part in parts)
+        sentences = sum(len(part.statistics) for part in parts)
         return Judged(verdict, tokens, sentences, time.perf_counter() - started, translated)
 
     def _note(self, evaluation: Evaluation) -> None:
@@ -209,7 +220,7 @@ class Evaluator:
         if judged.translated is not None:
             self._last = self._key(knobs, stage), judged.translated
         verdict = judged.verdict
-        whole = judged.sentences == len(self.sets[_where(stage)].references)
+        whole = judged.sentences == len(self.sets[_where(stage)].dense.statistics)
         return self._entry(
             knobs,
             stage,

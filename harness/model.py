@@ -181,7 +181,9 @@ def _build(
         try:
             task = TranslationTask(TranslationConfig(), source, target)
             module = models.build_model(copy.deepcopy(settings), task)
-            module.load_state_dict(copy.copy(state["model"]), strict=True, model_cfg=settings)
+            weights = copy.copy(state["model"])
+            module.load_state_dict(weights, strict=True, model_cfg=settings)
+            weights.clear()  # fairseq leaves it in a reference cycle, which would keep all tensors for long
         except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
             raise StudyError(f"{checkpoint} does not fit its own description: {reason}") from None

@@ -76,7 +76,7 @@ def _optimise(start: NDArray, evaluator: Evaluator) -> None:
             candidates = [optimiser.ask() for _ in range(generation(optimiser))]
             knobs = [np.clip(np.asarray(candidate.value, dtype=float), 0, 1) for candidate in candidates]
             settled = [
-                refuses(optimiser, candidate, float(operator.size(own)))
+                config.skipping and refuses(optimiser, candidate, float(operator.size(own)))
                 for candidate, own in zip(candidates, knobs, strict=True)
             ]
             evaluations = evaluator.evaluate_all(knobs, "search", settled)

@@ -9,16 +9,16 @@ A look knows the dense model's statistics of all N sentences and the pruned mode
 a random sample without replacement. With D, d and p the sums of the dense statistics over the set,
 of the dense and of the pruned ones over the sample, it estimates
 
-    drop = BLEU(D) - BLEU(D p / d)           each of the ten counts scaled by what the sample kept
+    drop = BLEU(D) - BLEU(D p / d)            each of the ten counts scaled by what the sample kept
 
 (the ratio estimator of survey sampling; Cochran, Sampling Techniques, 1977, ch. 6). The jackknife,
 a bootstrap's linear approximation without resamples (Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, ch. 11), gives s, the standard deviation of what one sentence contributes:
 n - 1 times that of the drops that leave one sentence out. All in BLEU points,
 
-    se_whole = s / sqrt(N)                   the standard error that the whole set would show
-    bound    = drop + z(confidence) se_whole the upper bound that the whole set would show
-    se_rest  = s sqrt(1/n - 1/N)             how far the unseen can still move the two
+    se_whole = s / sqrt(N)                    the standard error that the whole set would show
+    bound    = drop + z(confidence) se_whole  the upper bound that the whole set would show
+    se_rest  = s sqrt(1/n - 1/N)              how far the unseen can still move the two
 
 and a look refuses if (bound or drop) - z(1 - level / looks) se_rest > tolerance. se_rest covers
 that the sample's mean is not the population's, too: a bootstrap that only draws the rest from the

@@ -41,7 +41,10 @@ class CellConfig(Strict):
     operator: str = "magnitude"
     search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
     schedule: Literal["one-shot"] = "one-shot"
-    tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="BLEU points")
+    tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="in the constraint's unit")
+    constraint: Literal["bleu", "accuracy", "likelihood"] = Field(
+        "bleu", description="what may drop; accuracy and likelihood of the references, under teacher forcing"
+    )
     criterion: Literal["bound", "point"] = "bound"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(1000, ge=100, description="of the paired bootstrap")
@@ -58,6 +61,7 @@ class CellConfig(Strict):
         lt=0.5,
         description="probability that a feasible candidate is stopped early; 0 = no racing",
     )
+    skipping: bool = Field(True, description="do not translate what its size alone refuses")
     device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
     precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32)
@@ -76,8 +80,8 @@ class Evaluation(Strict):
     )
     score: float
     feasible: bool
-    bleu: float | None
-    drop: float | None = Field(description="BLEU(dense) - BLEU(pruned), BLEU points")
+    bleu: float | None = Field(description="BLEU in percent, or what the constraint measures instead")
+    drop: float | None = Field(description="dense minus pruned, in the constraint's unit")
     bound: float | None = Field(description="one-sided upper bound of the drop")
     standard_error: float | None = Field(description="of the drop")
     sentences: int = Field(description="translated and judged")

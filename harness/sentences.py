@@ -1,7 +1,8 @@
 """A set of sentences under one decoder: translate it, and judge a candidate by it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,13 @@ def search_decoding(beam: int, precision: str = "float32") -> Decoding:
 
 @dataclass(frozen=True)
 class Translated:
-    """Hypotheses of one model on one set, detokenised, with their BLEU statistics [sentences, 10]."""
+    """Hypotheses of one model on one set, detokenised, with their BLEU statistics [sentences, 10].
+
+    Under teacher forcing there are no hypotheses, and other statistics.
+    """
 
     hypotheses: list[str]
-    statistics: NDArray[np.int64]
+    statistics: NDArray[Any]
     tokens: int
 
     @classmethod
@@ -58,13 +62,17 @@ class SentenceSet:
         self.bootstrap = PairedBootstrap(len(self.references), resamples, seed=seed)
         self.dense = self.translate()
 
-    def translate(self, places: NDArray[np.int64] | None = None) -> Translated:
-        """Translate with the weights as they are now: all sentences, or those at ``places``."""
-        sources = self._sources if places is None else [self._sources[i] for i in places]
-        found = self._translator.translate(sources, self.decoding)
+    def translate(self) -> Translated:
+        """Translate with the weights as they are now."""
+        return next(self.stream([np.arange(len(self.references))]))
+
+    def stream(self, blocks: Sequence[NDArray[np.int64]]) -> Iterator[Translated]:
+        """Translate blocks of sentences, given by their places, one after the other."""
         symbols = self._corpus.target_dictionary.symbols
-        hypotheses = [self._corpus.detokenise([symbols[i] for i in words]) for words in found.hypotheses]
-        return Translated(hypotheses, self.bleu.statistics(hypotheses, places), found.tokens)
+        for block in blocks:
+            found = self._translator.translate([self._sources[i] for i in block], self.decoding)
+            texts = [self._corpus.detokenise([symbols[i] for i in words]) for words in found.hypotheses]
+            yield Translated(texts, self.bleu.statistics(texts, block), found.tokens)
 
     def judge(self, translated: Translated, constraint: Constraint) -> Verdict:
         return constraint.judge(self.dense.statistics, translated.statistics, self.bootstrap)

@@ -329,3 +329,18 @@ def test_the_environment_names_versions_and_no_paths():
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]  # pip may leave out the build
     assert found["threads"] == "1"
     assert not any("/" in value for value in found.values())
+
+
+@pytest.mark.parametrize("constraint", ["accuracy", "likelihood"])
+def test_a_search_under_teacher_forcing_reports_bleu(studies, tmp_path, constraint):
+    study = studies("rnnsearch")
+    quick = QUICK | {"grouping": "component", "evaluations": 16, "constraint": constraint, "tolerance": 5.0}
+    config = study.config(**quick)
+    result = run_cell(study, config, tmp_path / "cell")
+    assert 0 < result.pruned < result.prunable
+    assert result.sets["confirm"].bleu_signature.startswith("nrefs:1|")
+    assert result.sets["test"].dense_bleu > 5
+    evaluations = read_evaluations(tmp_path / "cell")
+    assert {e.sentences for e in evaluations if e.how == "translated"} == {20, 12}
+    assert all(e.drop is not None for e in evaluations if e.how == "translated")
+    assert (tmp_path / "cell" / "confirm.pruned.txt").read_text().count("\n") == 12

@@ -22,6 +22,7 @@ OLMP = Path(sys.executable).with_name("olmp")
 PREPARED = ROOT / "data" / "homeassistant.en-de"
 MODEL = ["--corpus", "--trust-checkpoint"]
 CELL = ["--grouping", "--operator", "--search", "--tolerance", "--criterion", "--confidence", "--evaluations"]
+CELL += ["--constraint"]
 CELL += [
     "--tokens",
     "--start",
@@ -33,6 +34,7 @@ CELL += [
     "--racing",
     "--precision",
 ]
+CELL += ["--no-skipping"]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
     "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
@@ -49,6 +51,7 @@ UNUSUAL = {
     "search": "OnePlusOne",
     "tolerance": 7.5,
     "criterion": "point",
+    "constraint": "accuracy",
     "confidence": 0.9,
     "evaluations": 1,
     "tokens": 5000,
@@ -59,6 +62,7 @@ UNUSUAL = {
     "vectors": True,
     "seed": 5,
     "racing": 0.05,
+    "skipping": False,
     "precision": "bfloat16",
 }
 
@@ -68,8 +72,11 @@ def olmp(*arguments) -> int:
 
 
 def as_options(settings: dict) -> list[str]:
-    pairs = [[f"--{name.replace('_', '-')}", str(value)] for name, value in settings.items()]
-    return [word for pair in pairs for word in pair if word != "True"]
+    words = []
+    for name, value in settings.items():
+        words.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
+        words += [] if isinstance(value, bool) else [str(value)]
+    return words
 
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def test_help_of_a_verb_lists_its_options(capsys, verb):
 def test_every_field_of_a_cell_can_be_given_or_is_fixed():
     fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "schedule", "resamples", "device"}
     fixed |= {"groups_sha256"}
-    given = {option.removeprefix("--").replace("-", "_") for option in CELL}
+    given = {option.removeprefix("--").removeprefix("no-").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)
     assert set(UNUSUAL) == given
 

@@ -29,20 +29,20 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("heads", "width"), [(1, 5), (2, 16), (3, 24), (4, 64), (1, 200)])
 @pytest.mark.parametrize("tabled", [False, True])
 def test_attention_row_by_row(dtype, heads, width, tabled):
-    lengths = torch.tensor([1, 4, 4, 19, 40])
-    first = torch.tensor([0, 7, 7, 20, 50])
+    lengths = torch.tensor([1, 4, 4, 19, 40, 2, 3])
+    first = torch.tensor([0, 7, 7, 20, 50, 50, 50])
     size = heads * width
-    query, store = randn(5, size + 3).to(dtype)[:, :size], randn(100, 2 * size, seed=1).to(dtype)
+    query, store = randn(7, size + 3).to(dtype)[:, :size], randn(100, 2 * size, seed=1).to(dtype)
     store[99] = torch.nan  # what nobody looks at does not matter
     table = None
     if tabled:
-        table = torch.full((5, 45), 99)
-        for r in range(5):
+        table = torch.full((7, 45), 99)
+        for r in range(7):
             shuffled = torch.randperm(99, generator=torch.Generator().manual_seed(r))
             table[r, : lengths[r]] = shuffled[: lengths[r]]
     keys, values = store.split(size, dim=1)
     found = attend(query, keys, values, first, lengths, heads, 0.3, table)
-    for r in range(5):
+    for r in range(7):
         entries = torch.arange(int(lengths[r])) + first[r] if table is None else table[r, : lengths[r]]
         q, k, v = (
             x.double().view(-1, heads, width).transpose(0, 1)

@@ -1,5 +1,6 @@
 """Magnitude pruning against torch.nn.utils.prune and hand calculations."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from tiny_checkpoints import lively, tiny
-from tiny_models import MODELS
+from tiny_models import MODELS, dictionary
 from torch.nn.utils import prune
 
 from grouping.groups import partition
 from grouping.table import connection_table
-from harness.model import TranslationModel
-from harness.operators import MagnitudePruning, ThresholdPruning
+from harness.model import TranslationModel, load_model
+from harness.operators import MagnitudePruning, ThresholdPruning, magnitude
+from harness.operators.magnitude import connection_indices
+from harness.search.rules import rules
 
 PADDING = 1  # fairseq's index
 
@@ -257,3 +260,71 @@ def test_kept_connections_are_what_the_pruned_checkpoint_holds(tmp_path: Path):
     assert torch.equal(model.flat, torch.where(kept, dense, 0))
     expected = np.rint(np.linspace(0.1, 0.9, len(operator.groups)) * operator.totals).sum()
     assert int((~kept).sum()) == expected
+
+
+GROUPINGS = {"lstm": ["single", "gate+layer", "matrix"], "transformer": ["single", "head", "attention-role"]}
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 17])
+@pytest.mark.parametrize("name", ["lstm 3 layers", "transformer 3 layers", "transformer tied"])
+def test_what_goes_is_the_start_of_a_stable_sort(name, piece, monkeypatch, tmp_path):
+    """However the groups are cut into pieces, with equal magnitudes of both signs in most of them."""
+    monkeypatch.setattr(magnitude, "PIECE", piece)
+    _, model = tiny(name, tmp_path)
+    model.flat.mul_(5).round_().div_(5)
+    model.flat[::13] = -0.0
+    dense = model.flat.numpy().copy()
+    rng = np.random.default_rng(piece)
+    for grouping in (*GROUPINGS[model.family], "shuffled(layer)", "shuffled(matrix)"):
+        blocks = blocks_of(model, grouping)
+        operator = MagnitudePruning(model, blocks)
+        orders = []
+        for group in operator.groups:
+            places = connection_indices(blocks[blocks["group"] == group], model)
+            orders.append(places[np.argsort(np.abs(dense[places]), kind="stable")])
+        for _ in range(12):
+            counts = rng.integers(0, operator.totals + 1)
+            operator.apply(operator.knobs(counts))
+            gone = np.concatenate([order[:count] for order, count in zip(orders, counts, strict=True)])
+            expected, kept = dense.copy(), np.ones(dense.size, dtype=bool)
+            expected[gone], kept[gone] = 0, False
+            assert np.array_equal(model.flat.numpy().view(np.int32), expected.view(np.int32))
+            assert np.array_equal(operator.kept(), kept)
+        operator.restore()
+        assert np.array_equal(model.flat.numpy().view(np.int32), dense.view(np.int32))
+
+
+def test_only_groups_that_change_are_written(tmp_path):
+    _, model = tiny("transformer", tmp_path)
+    operator = MagnitudePruning(model, blocks_of(model, "matrix"))
+    knobs = np.full(len(operator.groups), 0.5)
+    operator.apply(knobs)
+    model.flat += 1  # whatever is written again shows the weights there were
+    moved = model.flat.clone()
+    knobs[2] = 0.6
+    operator.apply(knobs)
+    (name,) = operator.groups[2:3]
+    changed = (model.flat != moved).numpy()
+    first = model.offsets[name]
+    assert changed[first : first + operator.totals[2]].all()
+    assert changed.sum() == operator.totals[2]
+
+
+@pytest.mark.parametrize("grouping", ["single", "layer", "matrix", "head", "shuffled(layer)"])
+@pytest.mark.parametrize("operator", [MagnitudePruning, ThresholdPruning])
+def test_memory_stays_below_three_times_the_model(operator, grouping):
+    """The model itself is the first; measured while all is built, sorted, sized, ruled and applied."""
+    folder = Path(__file__).parents[1] / "models" / "homeassistant.en-de"
+    words = dictionary(0)
+    words.add_from_file(str(folder / "dict.txt"))
+    model = load_model(folder / "transformer.pt", words, words)
+    MagnitudePruning(model, blocks_of(model, "single")).size(np.zeros(1))  # imports what it takes
+    tracemalloc.start()
+    pruning = operator(model, blocks_of(model, grouping))
+    pruning.size(np.random.default_rng(0).uniform(size=(100, len(pruning.groups))))
+    for rule in ("class-blind", "class-distribution", "lamp"):
+        pruning.apply(pruning.knobs(rules.get(rule)(pruning.magnitudes(), 0.3)))
+    pruning.kept()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * model.flat.nbytes

@@ -1,11 +1,13 @@
 """Checkpoints read and written: what they hold, and what is refused."""
 
+import gc
 import hashlib
 import os
 import pickle
 import resource
 import subprocess
 import sys
+import weakref
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,29 @@ def test_settings_of_every_version_of_fairseq(name, form, tmp_path):
         assert torch.equal(part, weights[key])
     model.save(tmp_path / "new.pt")
     assert tiny_checkpoints.load(name, tmp_path / "new.pt").content_hash == model.content_hash
+
+
+@pytest.mark.parametrize("name", ["lstm bidirectional", "transformer tied"])
+def test_what_was_read_is_let_go_at_once(name, monkeypatch, tmp_path):
+    """Not at the next garbage collection: the weights read would stay in memory beside the model's."""
+    read = []
+
+    def reading(*arguments: Any) -> dict[str, Any]:
+        state = read_checkpoint(*arguments)
+        state["last_optimizer_state"] = {"exp_avg": torch.zeros(3)}
+        tensors = [*state["model"].values(), *state["last_optimizer_state"].values()]
+        read.extend(weakref.ref(tensor) for tensor in tensors)
+        return state
+
+    monkeypatch.setattr("harness.model.read_checkpoint", reading)
+    gc.disable()
+    try:
+        model = tiny_checkpoints.tiny(name, tmp_path)[1]
+        alive = [tensor for tensor in read if tensor() is not None]
+    finally:
+        gc.enable()
+    assert len(read) > len(model.offsets)
+    assert not alive
 
 
 def test_paths_of_this_machine_are_not_passed_on(tmp_path):

@@ -138,6 +138,21 @@ def test_what_is_certain_refuses_at_any_level():
     assert verdict.excess == pytest.approx(50)
 
 
+def test_what_is_certain_is_told_where_the_estimate_knows_nothing():
+    # the dense model wrote nothing for the 30 sentences seen, so what the pruned one kept is unknown:
+    # the estimate is no drop; but its 1,000 wrong words a sentence will stay
+    dense = np.tile(PERFECT, (480, 1))
+    dense[:30] = EMPTY
+    runaway = np.tile([1000, 10, 0, 0, 0, 0, 1000, 999, 998, 997], (30, 1))
+    verdict = race_of(in_order(dense)).refuses(runaway)
+    assert verdict is not None
+    assert verdict.drop == 0
+    precisions = [450 * n / (450 * n + 30 * (990 + n)) for n in (10, 9, 8, 7)]
+    best = 100 * math.prod(precisions) ** 0.25
+    assert verdict.dense_bleu == pytest.approx(100 * math.exp(1 - 4800 / 4500))
+    assert verdict.excess == pytest.approx(verdict.dense_bleu - best)
+
+
 def test_wrong_use_is_an_error():
     dense = np.tile(PERFECT, (480, 1))
     dense[:, 1] = np.arange(480)

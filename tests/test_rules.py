@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
-from harness.search.rules import lamp, rules, smallest_per_class
+from harness.operators.ascending import Magnitudes
+from harness.search.rules import BLOCK, lamp, rules, smallest_per_class, sum_of_squares
 
 RULES = ("class-blind", "class-distribution", "class-uniform", "lamp")
 STRENGTHS = np.linspace(0, 1, 21)
@@ -132,3 +133,59 @@ def test_global_rules_prune_the_fraction_asked_for(name):
     total = sum(values.size for values in magnitudes)
     for strength in STRENGTHS[:-1]:
         assert rules.get(name)(magnitudes, strength).sum() == round(strength * total)
+
+
+def long_classes() -> list[np.ndarray]:
+    """Classes around the number of weights that are looked at together; zeros and equal ones among them."""
+    rng = np.random.default_rng(8)
+    sizes = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 2, 2 * BLOCK + 1, 3 * BLOCK - 5]
+    made = [scale * rng.normal(size=size) for size, scale in zip(sizes, rng.uniform(0.1, 9, 8), strict=True)]
+    made[4][: BLOCK // 2] = 0
+    made[5] = np.round(made[5], 1)
+    made.append(np.zeros(BLOCK + 3))
+    return [np.sort(np.abs(values).astype(np.float32)) for values in made]
+
+
+def test_sum_of_squares_is_numpys():
+    for values in long_classes():
+        assert sum_of_squares(values) == np.sum(np.square(values, dtype=np.float64))
+
+
+def brute_force(scores: list[np.ndarray], count: int) -> list[int]:
+    owner = np.repeat(np.arange(len(scores)), [len(s) for s in scores])
+    order = np.argsort(np.concatenate(scores), kind="stable")
+    return np.bincount(owner[order[:count]], minlength=len(scores)).tolist()
+
+
+def distribution_scores(values: np.ndarray) -> np.ndarray:
+    exact = values.astype(np.float64)
+    return exact / (np.sqrt(np.mean(exact**2)) or 1)
+
+
+def lamp_scores(values: np.ndarray) -> np.ndarray:
+    """All but the largest: Lee et al.'s formula, 0 where a class is zero to its end."""
+    squares = values.astype(np.float64) ** 2
+    not_smaller = np.cumsum(squares[::-1])[::-1]
+    return (squares / np.where(not_smaller > 0, not_smaller, 1))[:-1]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize(
+    ("name", "formula"), [("class-distribution", distribution_scores), ("lamp", lamp_scores)]
+)
+def test_scores_computed_in_blocks_equal_scores_computed_whole(name, formula, compact):
+    values = long_classes()
+    total, scores = sum(v.size for v in values), [formula(v) for v in values]
+    given = [Magnitudes(v.copy(), np.empty(v.size, np.uint16)) for v in values] if compact else values
+    for strength in (0, 0.001, 0.15, 0.5, 0.77, 0.99, 1):
+        wanted = min(round(strength * total), sum(s.size for s in scores))
+        assert rules.get(name)(given, strength).tolist() == brute_force(scores, wanted)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_magnitudes_in_half_the_memory_give_the_same_counts(name):
+    vectors = gaussian_classes(5)
+    compact = [Magnitudes(values.copy(), np.empty(values.size, np.uint16)) for values in vectors]
+    for strength in STRENGTHS:
+        counts = rules.get(name)(vectors, strength)
+        assert rules.get(name)(compact, strength).tolist() == counts.tolist()

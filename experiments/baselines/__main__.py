@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error("--jobs: give a whole number of at least 1")
+    # as Ctrl-C does: fairseq-train would go on alone
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return guarded(lambda: _train(options))
 
 

@@ -25,7 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NCS, any nevergrad optimiser (CMA, OnePlusOne, DE, …), or a search-free rule: "
         "class-blind, class-uniform, class-distribution, lamp (default: NCS)",
     )
-    cell.add_argument("--tolerance", type=float, metavar="BLEU", help="allowed drop (default: 1.0)")
+    cell.add_argument(
+        "--tolerance", type=float, metavar="X", help="allowed drop, in the constraint's unit (default: 1.0)"
+    )
+    cell.add_argument(
+        "--constraint",
+        metavar="NAME",
+        help="what may drop: bleu (points; default), or of the references under teacher forcing: "
+        "accuracy (percentage points of tokens, SiPO's) or likelihood (nats per token)",
+    )
     cell.add_argument(
         "--criterion",
         metavar="NAME",
@@ -44,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="stop a candidate once it is infeasible but for this probability; 0 = never (default: 0.01)",
+    )
+    cell.add_argument(
+        "--no-skipping",
+        dest="skipping",
+        action="store_const",
+        const=False,
+        help="translate a candidate even if its size alone settles what becomes of it",
     )
     cell.add_argument(
         "--precision",

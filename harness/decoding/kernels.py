@@ -78,9 +78,10 @@ def attend(
 def _attend(query, keys, values, first, lengths, heads, scale, table) -> torch.Tensor:
     places = torch.arange(int(lengths.max()), device=query.device)
     if table is None:
-        # consecutive queries with one source, such as the beams of a sentence, read it together
-        first, of, counts = first.unique_consecutive(return_inverse=True, return_counts=True)
-        ends = counts.cumsum(0)
+        # consecutive queries that look at the same, such as the beams of a sentence, read it together
+        looks = torch.stack([first, lengths], dim=1)
+        looks, of, counts = looks.unique_consecutive(return_inverse=True, return_counts=True, dim=0)
+        first, ends = looks[:, 0], counts.cumsum(0)
         rank = torch.arange(len(query), device=query.device) - (ends - counts)[of]
         lengths, entries = lengths[ends - 1], first[:, None] + places
     else:

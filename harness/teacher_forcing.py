@@ -1,0 +1,240 @@
+"""Teacher forcing: how well a model foretells the references, a cheap stand-in for BLEU.
+
+The model reads a source and its reference up to some word, and is asked for that word. Nothing is
+generated, so a whole batch is one parallel pass. Two measures come of it: token accuracy, which is
+SiPO's constraint with a tolerance of 1 percentage point (Li et al., TNNLS 2022), and likelihood in
+nats per token. Both are ratios of sums over sentences, so they are resampled and judged as BLEU is.
+A pre-filter learns from the candidates that a search has translated which ones need no translation.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from grouping.errors import StudyError
+from harness.constraint import Constraint, PairedBootstrap, Verdict
+from harness.model import TranslationModel, quiet_fairseq
+from harness.sentences import Translated
+
+#: likelihoods of sentences are rounded to this many nats, finer than their float32 error: their sums are
+#: exact, as those of counts are, and a candidate equal to the dense model has bound 0 exactly
+GRID = 2.0**-20
+CHUNK = 2048  # target positions whose scores over the vocabulary are held at once
+FOLDS = 10  # parts of the calibration pairs; each part is predicted from the others
+
+
+@dataclass(frozen=True)
+class Forced:
+    """What teacher forcing finds in each of N sentences; all of it adds up over sentences."""
+
+    tokens: NDArray[np.int64]  # [N], words of the reference, end of sentence included
+    correct: NDArray[np.int64]  # [N], how many of them the model ranks first
+    nll: NDArray[np.float64]  # [N], sum of -ln p(word) in nats, without label smoothing
+
+    @property
+    def statistics(self) -> NDArray[np.float64]:
+        """[N, 3]: tokens, correct, nll."""
+        return np.stack([self.tokens, self.correct, self.nll], axis=-1)
+
+
+class _Batch(NamedTuple):
+    """B sentences padded on the right, longest source first, as fairseq's LSTM wants them."""
+
+    inputs: tuple[torch.Tensor, ...]  # sources [B, S], their lengths [B], references one word late [B, T]
+    real: torch.Tensor  # bool [B, T], false on padding
+    words: torch.Tensor  # int64 [W], the words to foretell
+    sentences: torch.Tensor  # int64 [W], where each of them belongs
+
+
+class TeacherForcing:
+    """Scores references under whatever weights the model holds at the time of the call."""
+
+    def __init__(
+        self,
+        model: TranslationModel,
+        sources: Sequence[NDArray[np.int64]],
+        references: Sequence[NDArray[np.int64]],
+        pad: int,
+        eos: int,
+        batch_tokens: int = 4000,
+    ):
+        """Both sides are dictionary indices, each sentence with its end of sentence.
+
+        ``batch_tokens`` of source and target in one batch decide memory and speed only. Raises
+        StudyError for a sentence that is longer than the model can read.
+        """
+        limits = int(model.module.encoder.max_positions()), int(model.module.max_decoder_positions())
+        for side, sentences, limit in zip(("source", "target"), (sources, references), limits, strict=True):
+            if (longest := max(map(len, sentences), default=0)) > limit:
+                raise StudyError(
+                    f"a {side} sentence has {longest} tokens, the model reads at most {limit}: "
+                    f"leave it out, or use a model trained with a larger --max-{side}-positions"
+                )
+        self._module: Any = model.module
+        self._tokens = np.array([len(r) for r in references], dtype=np.int64)
+        lengths = [len(s) + len(r) for s, r in zip(sources, references, strict=True)]
+        self._batches = [
+            _padded(sorted(batch, key=lambda i: -len(sources[i])), sources, references, pad, eos)
+            for batch in _batches(lengths, batch_tokens)
+        ]
+
+    def score(self) -> Forced:
+        """Score every reference, in the order given."""
+        correct, nll = torch.zeros(2, len(self._tokens), dtype=torch.float64)
+        with torch.inference_mode(), quiet_fairseq():
+            for batch in self._batches:
+                features, _ = self._module.extract_features(*batch.inputs)
+                parts = (t.split(CHUNK) for t in (features[batch.real], batch.words, batch.sentences))
+                for part, words, sentences in zip(*parts, strict=True):
+                    scores = self._module.decoder.output_layer(part)
+                    correct.index_add_(0, sentences, (scores.argmax(dim=1) == words).double())
+                    surprise = scores.logsumexp(dim=1) - scores.gather(1, words[:, None])[:, 0]
+                    nll.index_add_(0, sentences, surprise.double())
+        return Forced(self._tokens, correct.long().numpy(), np.rint(nll.numpy() / GRID) * GRID)
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, about ``tokens`` in each."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    while order:
+        count = max(1, tokens // lengths[order[0]])
+        yield order[:count]
+        del order[:count]
+
+
+def _padded(batch: Sequence[int], sources: Sequence, references: Sequence, pad: int, eos: int) -> _Batch:
+    def matrix(sentences: Sequence[NDArray]) -> torch.Tensor:
+        return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in sentences], True, pad)
+
+    targets = [references[i] for i in batch]
+    lengths = torch.tensor([len(target) for target in targets])
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    inputs = (
+        matrix([sources[i] for i in batch]),
+        torch.tensor([len(sources[i]) for i in batch]),
+        matrix([np.concatenate([[eos], target[:-1]]) for target in targets]),
+    )
+    return _Batch(inputs, real, matrix(targets)[real], torch.tensor(batch).repeat_interleave(lengths))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quality of a set of sentences, higher is better: summed statistics [..., k] to values [...]."""
+
+    unit: str
+    of_sums: Callable[[NDArray], NDArray[np.float64]]
+
+
+ACCURACY = Measure("percentage points", lambda sums: 100 * sums[..., 1] / sums[..., 0])
+#: its drop is the rise of the negative log-likelihood
+LIKELIHOOD = Measure("nats per token", lambda sums: -sums[..., 2] / sums[..., 0])
+
+
+@dataclass(frozen=True)
+class ForcedConstraint(Constraint):
+    """The drop of a measure may not exceed ``tolerance`` in its unit; a verdict's ``bleu`` is its value."""
+
+    measure: Measure = ACCURACY
+
+    def judge(self, dense: NDArray, pruned: NDArray, bootstrap: PairedBootstrap) -> Verdict:
+        """Judge a candidate by the statistics ``[sentences, k]`` of both models on one set."""
+        of_sums = self.measure.of_sums
+        drops = of_sums(bootstrap.counts @ dense) - of_sums(bootstrap.counts @ pruned)
+        before, after = float(of_sums(dense.sum(axis=0))), float(of_sums(pruned.sum(axis=0)))
+        drop, bound = before - after, float(np.quantile(drops, self.confidence))
+        excess = bound if self.criterion == "bound" else drop
+        error, feasible = float(drops.std(ddof=1)), excess <= self.tolerance
+        return Verdict(after, before, drop, bound, error, feasible, excess)
+
+
+#: by the constraint's name
+MEASURES = {"accuracy": ACCURACY, "likelihood": LIKELIHOOD}
+
+
+@dataclass(frozen=True)
+class ForcedSet:
+    """One split of a corpus under teacher forcing, to the search what a set of translations is.
+
+    Made while the model is dense. ``tokens`` of what it returns are those of the references: each is
+    computed once.
+    """
+
+    forcing: TeacherForcing
+    measure: Measure
+    bootstrap: PairedBootstrap
+    dense: Translated
+
+    @classmethod
+    def made(cls, forcing: TeacherForcing, measure: Measure, bootstrap: PairedBootstrap) -> "ForcedSet":
+        return cls(forcing, measure, bootstrap, _scored(forcing))
+
+    def translate(self) -> Translated:
+        """Score all references with the weights as they are now; there are no hypotheses."""
+        return _scored(self.forcing)
+
+    def stream(self, blocks: Sequence[NDArray[np.int64]]) -> Iterator[Translated]:
+        raise AssertionError("all references are scored in one pass: nothing to race")
+
+    def judge(self, found: Translated, constraint: Constraint) -> Verdict:
+        own = ForcedConstraint(
+            constraint.tolerance, constraint.criterion, constraint.confidence, measure=self.measure
+        )
+        return own.judge(self.dense.statistics, found.statistics, self.bootstrap)
+
+
+def _scored(forcing: TeacherForcing) -> Translated:
+    found = forcing.score()
+    return Translated([], found.statistics, int(found.tokens.sum()))
+
+
+@dataclass(frozen=True)
+class Prefilter:
+    """Foretells a candidate's drop in BLEU from a cheap measure's drop, after those translated so far.
+
+    CV+ (Barber et al., "Predictive inference with the jackknife+", Annals of Statistics 49(1), 2021)
+    around a monotone regression: each end of the interval fails for about a share ``error`` of new
+    candidates (at most twice that) if they come from where the calibration pairs came from.
+    Silent below ``minimum`` pairs, and below 1/error - 1, where no such end exists.
+    """
+
+    error: float = 0.05
+    minimum: int = 20
+
+    def interval(self, measured: NDArray, drops: NDArray, new: float) -> tuple[float, float]:
+        """Both ends for a candidate measured ``new``; calibration pairs [n], in the order of the search.
+
+        ``drops`` is whatever is held against the tolerance, the drop in BLEU or its upper bound.
+        """
+        rank = int(self.error * (len(drops) + 1))
+        if len(drops) < self.minimum or rank < 1:
+            return -np.inf, np.inf
+        fold = np.arange(len(drops)) % FOLDS
+        foretold = np.empty(len(drops))
+        for part in range(FOLDS):
+            held, others = fold == part, fold != part
+            fit = isotonic(measured[others], drops[others], np.append(measured[held], new))
+            foretold[held] = fit[-1] + drops[held] - fit[:-1]
+        foretold.sort()
+        return float(foretold[rank - 1]), float(foretold[-rank])
+
+    def refuses(self, measured: NDArray, drops: NDArray, new: float, tolerance: float) -> bool:
+        """Whether the candidate cannot be feasible, at the error level of one end."""
+        return self.interval(measured, drops, new)[0] > tolerance
+
+
+def isotonic(x: NDArray, y: NDArray, at: NDArray) -> NDArray[np.float64]:
+    """The non-decreasing step function through points [n] with least squares, at points [m].
+
+    By the min-max formula: its i-th value is max over j ≤ i of min over k ≥ i of the mean of y[j..k].
+    """
+    order = np.lexsort((y, x))
+    sums = np.concatenate([[0.0], np.cumsum(y[order])])
+    count = np.arange(1, len(sums)) - np.arange(len(sums) - 1)[:, None]
+    means = (sums[1:] - sums[:-1, None]) / np.maximum(count, 1)
+    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # over k ≥ i, where j ≤ i
+    values = np.diagonal(np.maximum.accumulate(least, axis=0))
+    return values[np.maximum(np.searchsorted(x[order], at, side="right") - 1, 0)]
