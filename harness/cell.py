@@ -96,6 +96,8 @@ class Study:
             )
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:
+                raise StudyError(first["msg"].removeprefix("Value error, ")) from None
             name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
             raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None
         blocks = self.groups(config.grouping, config.vectors, config.seed)

@@ -6,7 +6,7 @@ on the JSON Schema that is exported beside every result; nothing else knows a fi
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 2
 CONFIG = "config.json"
@@ -59,12 +59,18 @@ class CellConfig(Strict):
         0.01,
         ge=0,
         lt=0.5,
-        description="probability that a feasible candidate is stopped early; 0 = no racing",
+        description="probability that a feasible candidate is stopped early; 0 = no racing; BLEU only",
     )
     skipping: bool = Field(True, description="do not translate what its size alone refuses")
     device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
     precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _teacher_forcing_is_float32(self) -> "CellConfig":
+        if self.constraint != "bleu" and (self.precision, self.device) != ("float32", "cpu"):
+            raise ValueError(f"{self.constraint} is computed in float32 on the cpu: leave out the other")
+        return self
 
 
 class Evaluation(Strict):
@@ -133,9 +139,9 @@ class Result(Strict):
     raced: int
     cached: int
     tokens: int = Field(description="delivered on the search set: what the budget counts")
-    confirm_tokens: int = Field(description="delivered on confirm")
+    confirm_tokens: int = Field(description="delivered on confirm, and by judging in float32 again")
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
-    seconds: float = Field(description="of the evaluations, resumed runs added up")
+    seconds: float = Field(description="of the evaluations, workers and resumed runs added up")
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     environment: dict[str, str]
 

@@ -2,12 +2,18 @@
 
 from harness.records import CellConfig, Result
 
+UNITS = {
+    "bleu": "BLEU",
+    "accuracy": "percentage points of token accuracy",
+    "likelihood": "nats per token",
+}
+
 
 def summary_lines(config: CellConfig, result: Result) -> list[str]:
     """Grouping, sparsity, and BLEU on the three sets side by side, with their uncertainty."""
     lines = [
-        f"{config.grouping} / {config.operator} / {config.search}, tolerance {config.tolerance:g} BLEU "
-        f"({config.criterion}), seed {config.seed}",
+        f"{config.grouping} / {config.operator} / {config.search}, tolerance {config.tolerance:g} "
+        f"{UNITS[config.constraint]} ({config.criterion}), seed {config.seed}",
         f"pruned {result.pruned:,} of {result.prunable:,} prunable connections: sparsity "
         f"{1 - result.remaining:.1%}, remaining {result.remaining:.1%} "
         f"({result.remaining_of_all:.1%} of all {result.parameters:,} parameters)",
@@ -28,6 +34,6 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
         f"{result.cached} cached), "
         f"{result.tokens:,} tokens delivered, {result.confirm_tokens:,} more on confirm, "
         f"{result.tokens_computed:,} computed, "
-        f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s",
+        f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s of evaluation",
     ]
     return lines

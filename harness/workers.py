@@ -1,6 +1,7 @@
 """Tasks side by side on the cores of one machine: one process each, sharing what was in memory before."""
 
 import contextlib
+import ctypes
 import os
 import pickle
 import signal
@@ -20,6 +21,8 @@ from grouping.errors import StudyError
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
 
+#: of Linux's prctl: the signal that a process gets when its parent dies
+PR_SET_PDEATHSIG = 1
 #: children that one task may take with it before it is given up
 ATTEMPTS = 3
 
@@ -185,6 +188,8 @@ def _serve(function: Callable[[Any], Any], connection: Connection, inherited: Se
     """A child's life: answer tasks until the parent closes its end of the pipe or is gone."""
     import torch
 
+    # a child at work would keep the lock of the cell's folder if the parent were killed
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Ctrl-C reaches every process of a terminal, but the parent ends the others; at SIGTERM a child just goes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -30,6 +30,10 @@ CELLS = {
         "rnnsearch",
         {"grouping": "gate", "search": "OnePlusOne", "start": "dense", "sigma": 0.1, "evaluations": 6},
     ),
+    "bfloat16": (
+        "transformer",
+        {"grouping": "attention-role", "search": "CMA", "precision": "bfloat16", "evaluations": 12},
+    ),
     "rule": ("rnnsearch", {"grouping": "matrix", "search": "lamp", "operator": "magnitude-threshold"}),
 }
 

@@ -15,6 +15,7 @@ from grouping.errors import StudyError
 from harness import records
 from harness.cell import Study, environment, run_cell
 from harness.corpus.corpus import file_hash
+from harness.evaluator import FINAL
 from harness.records import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -156,9 +157,9 @@ def test_the_result_holds_on_search_and_on_confirm(cell):
 def test_the_counters_of_the_result_are_those_of_the_record(cell):
     evaluations, result = cell.evaluations(), cell.result
     assert [e.index for e in evaluations] == list(range(len(evaluations)))
-    assert result.evaluations == sum(e.stage != "confirm" for e in evaluations) <= cell.config.evaluations
-    assert result.tokens == sum(e.tokens for e in evaluations if e.stage != "confirm")
-    assert result.confirm_tokens == sum(e.tokens for e in evaluations if e.stage == "confirm")
+    assert result.evaluations == sum(e.stage not in FINAL for e in evaluations) <= cell.config.evaluations
+    assert result.tokens == sum(e.tokens for e in evaluations if e.stage not in FINAL)
+    assert result.confirm_tokens == sum(e.tokens for e in evaluations if e.stage in FINAL)
     assert result.tokens_computed == sum(e.tokens for e in evaluations if e.how == "translated")
     assert result.skipped == sum(e.how == "skipped" for e in evaluations)
     assert result.cached == sum(e.how == "cached" for e in evaluations)

@@ -51,7 +51,7 @@ UNUSUAL = {
     "search": "OnePlusOne",
     "tolerance": 7.5,
     "criterion": "point",
-    "constraint": "accuracy",
+    "constraint": "bleu",  # the others do not go with the precision below
     "confidence": 0.9,
     "evaluations": 1,
     "tokens": 5000,

@@ -11,8 +11,9 @@ from conftest import QUICK
 
 from grouping.errors import StudyError
 from harness import racing
+from harness.constraint import Constraint
 from harness.evaluator import BudgetSpent, Evaluator
-from harness.olmp import BACK_OFF_STEP, check_search, confirm, run_search, scan_rule
+from harness.olmp import BACK_OFF_STEP, ROUNDING, check_search, confirm, run_search, scan_rule
 from harness.operators import MagnitudePruning
 from harness.record import Record
 from harness.records import CellConfig, Evaluation
@@ -258,8 +259,19 @@ def test_back_off_goes_by_size_in_steps_to_the_first_that_holds(start, greedy_co
     assert looked_at[-1].knobs == knobs.tolist()
     assert failed == len(looked_at) - 1
     sizes = [e.size for e in looked_at]
-    assert all(b - a >= BACK_OFF_STEP for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(b - a >= BACK_OFF_STEP - ROUNDING for a, b in zip(sizes, sizes[1:], strict=False))
     assert knobs[0] <= HARMLESS + 0.02
+
+
+def test_every_fallback_of_a_rule_is_worth_a_look(start, monkeypatch):
+    """They are one step apart, up to the rounding to whole connections."""
+    evaluator = start(evaluations=100, tolerance=1000.0)
+    scan_rule("class-uniform", evaluator, fallbacks=6)
+    monkeypatch.setattr(evaluator, "constraint", Constraint(0.0))
+    confirm(evaluator)
+    below = [e.size for e in evaluator.done if e.stage == "start"][-6:]
+    tried = [e.size for e in evaluator.done if e.stage == "confirm"]
+    assert set(below) <= set(tried)
 
 
 def test_the_smallest_is_taken_when_it_holds(start, greedy_confirm):

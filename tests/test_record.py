@@ -241,4 +241,4 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         "150 evaluations (7 skipped, 0 stopped early, 3 cached), 123,456 tokens delivered, "
     )
     assert "7,890 more on confirm, 120,000 computed" in lines[7]
-    assert lines[7].endswith("2 backed off on confirm, 61 s")
+    assert lines[7].endswith("2 backed off on confirm, 61 s of evaluation")

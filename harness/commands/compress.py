@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration fields that were given on the command line."""
+    from grouping.errors import StudyError
     from harness.records import CellConfig
 
     given = {name: getattr(args, name, None) for name in CellConfig.model_fields if name != "device"}
@@ -79,6 +80,12 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         from harness.decoding.linear import fastest_precision
 
         given["precision"] = fastest_precision(args.device)
+        print(f"the search translates in {given['precision']}; name it to resume this cell", file=sys.stderr)
+    if given["constraint"] == "likelihood" and given["tolerance"] is None:
+        raise StudyError(
+            "--constraint likelihood wants its own --tolerance, in nats per token: "
+            "the default of 1.0 would allow almost anything; 0.05 is a beginning"
+        )
     return {name: value for name, value in given.items() if value is not None}
 
 

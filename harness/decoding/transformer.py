@@ -45,11 +45,11 @@ class TransformerStepper:
         sides = (self.module.encoder, self.module.decoder)
         self.encoder, self.decoder = (_Side(side, place) for side in sides)
         self.place = place
-        self.output = place(self.module.decoder.output_projection.weight)
+        self.output = Linear(place(self.module.decoder.output_projection.weight))
 
     def open(self, slots: int, beam: int, room: int, longest: int) -> TransformerMemory:
         """Memory for so many sentences of at most ``longest`` words, and ``room`` steps."""
-        lines, like = slots * beam, self.output
+        lines, like = slots * beam, self.output.weight
         widths = [layer.width for layer in self.decoder.layers]
         return TransformerMemory(
             source=[like.new_empty(slots * longest, 2 * width) for width in widths],
@@ -63,7 +63,7 @@ class TransformerStepper:
 
     def admit(self, memory: TransformerMemory, slots: torch.Tensor, sources: list[np.ndarray]) -> None:
         """Encode ``sources``, each with end of sentence, into these slots."""
-        device = self.output.device
+        device = self.output.weight.device
         words = torch.from_numpy(np.concatenate(sources)).to(device)
         lengths = torch.tensor([len(source) for source in sources], device=device)
         starts = lengths.cumsum(0) - lengths
@@ -96,7 +96,7 @@ class TransformerStepper:
             x = layer.cached_self_attention(x, written, entries, first, lengths, table)
             x = layer.source_attention(x, source, source_first, source_lengths)
             x = layer.feed_forward(x)
-        return Linear(self.output)(self.decoder.finish(x))
+        return self.output(self.decoder.finish(x))
 
 
 class _Side:
