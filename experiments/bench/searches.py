@@ -1,0 +1,290 @@
+"""Figures: what a whole search costs with racing, skipping and our decoder, and how often racing errs."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from experiments.bench.context import SPLIT, Context, figures
+from experiments.bench.race import deal
+from experiments.bench.rows import Row, ratios
+from experiments.bench.speed import FAIRSEQ, MODELS, layouts
+from experiments.bench.workers import Workers
+from harness.cell import Study
+from harness.constraint import Constraint
+from harness.decoding.linear import fastest_precision
+from harness.evaluator import Evaluator
+from harness.olmp import run_search
+from harness.operators import operators
+from harness.racing import Race
+from harness.record import Record
+from harness.records import CellConfig, Evaluation
+
+GROUPING = "layer"
+SEEDS = (1, 2, 3, 4, 5)
+EVALUATIONS = 150
+#: the remaining fraction that counts as the same
+SAME = 0.01
+#: evaluations with fairseq's decoder from which a whole search is extrapolated
+EXTRAPOLATED = 20
+PLAIN = {"racing": 0.0, "skipping": False}
+#: candidates near the edge, and orders in which each of them is raced
+CANDIDATES, SHUFFLES = 500, 20
+#: the stated error level of a race
+LEVEL = CellConfig.model_fields["racing"].default
+
+
+@contextmanager
+def evaluating(study: Study, config: CellConfig, workers: int = 1) -> Iterator[Evaluator]:
+    """An evaluator of the search set alone, over a record that is thrown away."""
+    operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
+    exact = study.sentences(SPLIT, config.search_beam, config.resamples, searching=True)
+    own = study.sentences(SPLIT, config.search_beam, config.resamples, True, config.precision)
+    sets = {"search": own, "exact": exact}
+    with tempfile.TemporaryDirectory() as scratch, Record(Path(scratch) / "cell", config) as record:
+        try:
+            with Evaluator(config, operator, record, sets, workers=workers) as evaluator:
+                yield evaluator
+        finally:
+            operator.restore()
+
+
+def searched(study: Study, workers: int, **settings: Any) -> tuple[list[Evaluation], float]:
+    """All evaluations of a search, and its seconds from the first to the last."""
+    config = study.config(grouping=GROUPING, evaluations=EVALUATIONS, **settings)
+    with evaluating(study, config, workers) as evaluator:
+        started = time.perf_counter()
+        run_search(evaluator)
+        return evaluator.done, time.perf_counter() - started
+
+
+def smallest(evaluations: Sequence[Evaluation]) -> float:
+    return min((e.size for e in evaluations if e.feasible), default=1.0)
+
+
+def tokens_until(evaluations: Sequence[Evaluation], size: float) -> int | None:
+    """Tokens computed until a feasible candidate of at most this size is found; None if none is."""
+    computed = 0
+    for evaluation in evaluations:
+        computed += evaluation.tokens_computed
+        if evaluation.feasible and evaluation.size <= size:
+            return computed
+    return None
+
+
+@figures.register("tokens_to_target")
+def tokens_to_target(context: Context) -> list[Row]:
+    """Tokens computed by the plain loop over ours until its final remaining fraction (± 1 %) is reached."""
+    rows = []
+    for model in MODELS:
+        study, found, reached = context.study(model), [], []
+        for seed in SEEDS:
+            plain, _ = searched(study, context.cores, seed=seed, **PLAIN)
+            target = smallest(plain) * (1 + SAME)
+            # the plain loop translates again what it has translated before
+            theirs = sum(e.tokens for e in plain)
+            ours, _ = searched(study, context.cores, seed=seed)
+            if (tokens := tokens_until(ours, target)) is not None:
+                found.append(theirs / tokens)
+            reached.append({"seed": seed, "plain": smallest(plain), "ours": smallest(ours)})
+        rows.append(
+            _row(context, "tokens_to_target", model, "the same search without racing and skipping", found)
+            | {"remaining": reached, "not_reached": len(SEEDS) - len(found), "evaluations": EVALUATIONS}
+        )
+    return rows
+
+
+@figures.register("search_wall")
+def search_wall(context: Context) -> list[Row]:
+    """Seconds of a search with fairseq's decoder, extrapolated, over those of ours at its fastest."""
+    rows = []
+    precision = fastest_precision("cpu")
+    for model in MODELS:
+        study, found, seconds = context.study(model), [], []
+        for seed in SEEDS:
+            ours, wall = searched(study, context.cores, seed=seed, precision=precision)
+            chosen = np.linspace(0, len(ours) - 1, EXTRAPOLATED // len(SEEDS)).round().astype(int)
+            per_evaluation = _fairseq_seconds(context, model, [np.array(ours[i].knobs) for i in chosen], seed)
+            seconds.append({"ours": wall, "fairseq_per_evaluation": per_evaluation})
+            found.append(EVALUATIONS * per_evaluation / wall)
+        rows.append(
+            _row(context, "search_wall", model, "fairseq-generate's decoder", found)
+            | {"seconds": seconds, "precision": precision, "evaluations": EVALUATIONS}
+        )
+    return rows
+
+
+def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray], seed: int) -> float:
+    """Mean seconds that fairseq-generate takes for the search set of pruned models, on all cores."""
+    study = context.study(model)
+    operator = operators.get("magnitude")(study.model, study.groups(GROUPING, seed=seed))
+    layout = layouts(context.cores)[0]
+    parts = deal(context.lengths, layout.processes)
+    taken = []
+    for knobs in candidates:
+        path = context.scratch / "candidate.pt"
+        operator.apply(knobs)
+        try:
+            study.model.save(path)
+        finally:
+            operator.restore()
+        settings = {"checkpoint": path, "corpus": context.corpus_folder, "split": SPLIT}
+        workers = Workers(FAIRSEQ, settings | {"beam": 1, "precision": "float32"}, layout)
+        try:
+            workers.call("prepare", parts, [{"batch_size": 128}] * len(parts))
+            taken.append(workers.call("translate").seconds)
+        finally:
+            workers.close()
+    return statistics.fmean(taken)
+
+
+def near_the_edge(study: Study, count: int, spread: float = 0.01) -> list[NDArray]:
+    """Knobs jittered around class-blind's edge, which is found first."""
+    config = study.config(grouping=GROUPING, search="class-blind", evaluations=15)
+    with evaluating(study, config) as evaluator:
+        run_search(evaluator)
+        edge = np.array(min((e for e in evaluator.done if e.feasible), key=lambda e: e.size).knobs)
+    rng = np.random.default_rng(1)
+    return [np.clip(edge + spread * rng.normal(size=edge.size), 0, 1) for _ in range(count)]
+
+
+@figures.register("two_workers")
+def two_workers(context: Context) -> list[Row]:
+    """Evaluations/s with two workers over one, the same candidates taking turns."""
+    rows = []
+    for model in MODELS:
+        study = context.study(model)
+        candidates = near_the_edge(study, 2 * 2 * context.pairs)
+        config = study.config(grouping=GROUPING, evaluations=10 * len(candidates), **PLAIN)
+        speeds: dict[int, list[float]] = {1: [], 2: []}
+        for pair in range(context.pairs):
+            mine = candidates[4 * pair : 4 * pair + 4]
+            for workers in speeds:
+                with evaluating(study, config, workers) as evaluator:
+                    list(evaluator.evaluate_all([np.zeros_like(mine[0]), mine[0] / 2], "search"))  # forks
+                    started = time.perf_counter()
+                    list(evaluator.evaluate_all(mine, "search"))
+                    speeds[workers].append(len(mine) / (time.perf_counter() - started))
+        row = ratios(speeds[2], speeds[1])
+        rows.append(_row(context, "two_workers", model, "one worker", []) | row)
+    return rows
+
+
+@figures.register("overhead")
+def overhead(context: Context) -> list[Row]:
+    """Share of an evaluation spent outside of translation."""
+    rows = []
+    for model in MODELS:
+        study = context.study(model)
+        for precision in dict.fromkeys(("float32", fastest_precision("cpu"))):
+            candidates = near_the_edge(study, 2 * context.pairs)
+            config = study.config(grouping=GROUPING, evaluations=1000, precision=precision, **PLAIN)
+            shares = []
+            with evaluating(study, config) as evaluator:
+                for knobs in candidates:
+                    with _timed(study) as translating:
+                        started = time.perf_counter()
+                        evaluator.evaluate(knobs, "search")
+                        shares.append(1 - translating[0] / (time.perf_counter() - started))
+            rows.append(
+                _row(context, "overhead", model, "the whole evaluation", shares) | {"ours": precision}
+            )
+    return rows
+
+
+@contextmanager
+def _timed(study: Study) -> Iterator[list[float]]:
+    """Seconds spent in the translator while it lasts."""
+    translate, seconds = study.translator.translate, [0.0]
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return translate(*arguments)
+        finally:
+            seconds[0] += time.perf_counter() - started
+
+    study.translator.translate = timed  # type: ignore[assignment, method-assign]
+    try:
+        yield seconds
+    finally:
+        del study.translator.translate
+
+
+@figures.register("false_rejections")
+def false_rejections(context: Context) -> list[Row]:
+    """Share of feasible candidates near the edge that racing refuses; high is the upper 95 % limit."""
+    rows = []
+    for model in MODELS:
+        study = context.study(model)
+        config = study.config(grouping=GROUPING, evaluations=100 * CANDIDATES, **PLAIN)
+        constraint = Constraint(config.tolerance, config.criterion, config.confidence)
+        sentences = study.sentences(SPLIT, 1, config.resamples, searching=True)
+        raced = refused = translated = 0
+        seen: list[float] = []
+        candidates = near_the_edge(study, 3 * CANDIDATES)
+        statistics_of = _all_statistics(study, config, candidates, context.cores)
+        races = [
+            Race(sentences.dense.statistics, constraint, seed=seed, level=LEVEL) for seed in range(SHUFFLES)
+        ]
+        for found in statistics_of:
+            translated += 1
+            verdict = constraint.judge(sentences.dense.statistics, found, sentences.bootstrap)
+            if not verdict.feasible:
+                continue
+            raced += 1
+            seen.append(verdict.bound)
+            refused += sum(_refused(race, found) for race in races)
+            if raced == CANDIDATES:
+                break
+        total = raced * SHUFFLES
+        share = refused / max(total, 1)
+        # exact binomial limit (Clopper and Pearson, 1934), as if all races were independent
+        limit = float(beta.ppf(0.95, refused + 1, max(total - refused, 1)))
+        rows.append(
+            _row(context, "false_rejections", model, "the whole set", [share])
+            | {"low": 0.0, "high": limit, "level": LEVEL, "feasible": raced}
+            | {"translated": translated, "shuffles": SHUFFLES, "median_bound": statistics.median(seen)}
+        )
+    return rows
+
+
+def _all_statistics(
+    study: Study, config: CellConfig, candidates: Sequence[NDArray], workers: int
+) -> Iterator[NDArray[np.int64]]:
+    from harness.workers import Workers as Forks
+
+    operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
+    sentences = study.sentences(SPLIT, 1, config.resamples, searching=True)
+
+    def judged(knobs: NDArray) -> NDArray[np.int64]:
+        operator.apply(knobs)
+        return sentences.translate().statistics
+
+    try:
+        with Forks(judged, workers) as forks:
+            yield from forks.map(candidates)
+    finally:
+        operator.restore()
+
+
+def _refused(race: Race, found: NDArray[np.int64]) -> bool:
+    """Whether any look of a race refuses a candidate with these statistics."""
+    order = np.concatenate(race.blocks)
+    ends = np.cumsum([len(block) for block in race.blocks])[:-1]
+    return any(race.refuses(found[order[:end]]) is not None for end in ends)
+
+
+def _row(context: Context, figure: str, model: str, rival: str, values: Sequence[float]) -> Row:
+    """A row whose value is the median; low and high are the least and the largest."""
+    row: Row = {"id": figure, "model": model, "rival": rival, "value": None, "low": None, "high": None}
+    if values:
+        row |= {"value": statistics.median(values), "low": min(values), "high": max(values)}
+    return row | context.provenance()
