@@ -4,7 +4,7 @@ The model reads a source and its reference up to some word, and is asked for tha
 generated, so a whole batch is one parallel pass. Two measures come of it: token accuracy, which is
 SiPO's constraint with a tolerance of 1 percentage point (Li et al., TNNLS 2022), and likelihood in
 nats per token. Both are ratios of sums over sentences, so they are resampled and judged as BLEU is.
-A pre-filter learns from the candidates that a search has translated which ones need no translation.
+No search asks the pre-filter: the pass costs as much as a greedy translation. It says what it would save.
 """
 
 from collections.abc import Callable, Iterator, Sequence
