@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import beta
 
@@ -43,7 +44,8 @@ LEVEL = CellConfig.model_fields["racing"].default
 
 @contextmanager
 def evaluating(study: Study, config: CellConfig, workers: int = 1) -> Iterator[Evaluator]:
-    """An evaluator of the search set alone, over a record that is thrown away."""
+    """An evaluator of the search set alone, over a record that is thrown away; one thread a process."""
+    torch.set_num_threads(1)
     operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
     exact = study.sentences(SPLIT, config.search_beam, config.resamples, searching=True)
     own = study.sentences(SPLIT, config.search_beam, config.resamples, True, config.precision)
