@@ -23,7 +23,8 @@ import torch
 
 from grouping import connection_table, partition
 from harness.cli import guarded
-from harness.model import load_model, quiet_fairseq, write_atomically
+from harness.files import write_text
+from harness.model import load_model, quiet_fairseq
 from harness.operators import operators
 from harness.search.rules import rules
 
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows.append(processes.submit(measure, architecture, grouping, checkpoint).result())
                 print(table(rows[-1:]), flush=True)
     text = json.dumps(rows, indent=1) + "\n"
-    write_atomically(args.out, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_text(args.out, text)
     print(table(rows))
 
 

@@ -24,8 +24,8 @@ from grouping.errors import StudyError
 from harness.cell import Study
 from harness.cli import guarded
 from harness.constraint import Constraint, interval
-from harness.corpus.corpus import Corpus, file_hash
-from harness.model import write_atomically
+from harness.corpus.corpus import Corpus
+from harness.files import file_hash, write_text
 from harness.operators import Operator, operators
 from harness.search.ncs import reflect
 from harness.search.rules import rules
@@ -265,7 +265,7 @@ def main() -> None:
         print("\n".join(summary_lines(checkpoint.stem, about)), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"corpus_sha256": corpus_hash, "models": models}, indent=1) + "\n"
-    write_atomically(args.out, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_text(args.out, text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Model description -> connection table -> strategy -> groups.
 
 from grouping.anatomy import ModelDescription
 from grouping.errors import StudyError
-from grouping.groups import partition, summary
+from grouping.groups import content_hash, partition, summary
 from grouping.registry import Registry
 from grouping.strategies import NotApplicable, groupings
 from grouping.table import connection_table
@@ -16,6 +16,7 @@ __all__ = [
     "Registry",
     "StudyError",
     "connection_table",
+    "content_hash",
     "groupings",
     "partition",
     "summary",

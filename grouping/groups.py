@@ -1,5 +1,6 @@
 """From a connection table and the name of a grouping to groups of blocks."""
 
+import hashlib
 import re
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 from grouping.errors import StudyError
 from grouping.strategies import Strategy, groupings
 
+#: the null control of a spec
+CONTROL = r"shuffled\((.*)\)"
 REST = "rest"  # the group of the blocks that a strategy has nothing to say about
 
 
@@ -24,7 +27,7 @@ def partition(table: pd.DataFrame, spec: str, seed: int = 0) -> pd.DataFrame:
     per block, NotApplicable where a strategy cannot split this model.
     """
     blocks = table[table["prunable"]].reset_index(drop=True)
-    control = re.fullmatch(r"shuffled\((.*)\)", spec.strip())
+    control = re.fullmatch(CONTROL, spec.strip())
     if control is None:
         return blocks.assign(group=_product(blocks, spec))
     groups = blocks.assign(group=_product(blocks, control[1]))
@@ -33,6 +36,17 @@ def partition(table: pd.DataFrame, spec: str, seed: int = 0) -> pd.DataFrame:
     dealt = deal(rows["size"].to_numpy(), sizes, np.random.default_rng(seed))
     names = np.array([f"shuffled{index}" for index in range(len(sizes))], dtype=object)
     return rows.assign(group=names[dealt]).astype({"group": blocks["parameter"].dtype})
+
+
+def content_hash(partition: pd.DataFrame) -> str:
+    """sha256 of a partition: which connections are in which group."""
+    columns = ["parameter", "row", "rows", "col", "cols", "group"]
+    return hashlib.sha256(partition[columns].to_csv(index=False).encode()).hexdigest()
+
+
+def uses_seed(spec: str) -> bool:
+    """Whether the seed decides anything about a partition."""
+    return re.fullmatch(CONTROL, spec.strip()) is not None
 
 
 def summary(partition: pd.DataFrame) -> pd.DataFrame:

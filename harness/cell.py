@@ -1,37 +1,32 @@
 """A cell: one run of the study, from dense model to compressed model."""
 
 import hashlib
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from grouping import connection_table, partition
-from grouping.errors import StudyError
+from grouping import connection_table, content_hash, partition
 from harness import records
 from harness.constraint import PairedBootstrap
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
-from harness.decoding.kernels import library
+from harness.environment import environment
 from harness.evaluator import FINAL, Evaluator, Judging
 from harness.model import TranslationModel, load_model
 from harness.olmp import check_search, confirm, run_search
 from harness.operators import Operator, operators
 from harness.record import Record
-from harness.records import CellConfig, Evaluation, GroupResult, Result
-from harness.sentences import SentenceSet, Translated, search_decoding
+from harness.records import CellConfig, Evaluation, GroupResult, Result, configuration
+from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
 
-PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "sacrebleu", "nevergrad", "numpy", "sentencepiece")
 #: the resamples of the bootstrap are part of the yardstick: the same for all cells, whatever their seed
 BOOTSTRAP_SEED = 1
 
@@ -40,23 +35,31 @@ BOOTSTRAP_SEED = 1
 class Study:
     """A dense model and a corpus; what the cells of one model share.
 
-    The dense model's translations are made once per set and decoder. The model is dense between
-    two cells.
+    The dense model's translations are made once per set and decoder, and kept in the folder
+    ``shared`` for other processes if there is one. The model is dense between two cells.
     """
 
     model: TranslationModel
     corpus: Corpus
     translator: Translator
     corpus_hash: str
-    _sets: dict[tuple[str, Decoding, int], SentenceSet] = field(default_factory=dict)
+    shared: Path | None = None
+    _sets: dict[tuple[Any, ...], SentenceSet] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, checkpoint: Path, corpus_folder: Path, trust: bool = False, device: str = "cpu") -> "Study":
+    def open(
+        cls,
+        checkpoint: Path,
+        corpus_folder: Path,
+        trust: bool = False,
+        device: str = "cpu",
+        shared: Path | None = None,
+    ) -> "Study":
         corpus = Corpus.open(corpus_folder)
         model = load_model(checkpoint, corpus.source_dictionary, corpus.target_dictionary, trust)
         dictionary = corpus.target_dictionary
         translator = Translator(model, dictionary.pad(), dictionary.eos(), device)
-        return cls(model, corpus, translator, corpus.content_hash())
+        return cls(model, corpus, translator, corpus.content_hash(), shared)
 
     def sentences(
         self,
@@ -65,22 +68,37 @@ class Study:
         resamples: int = 1000,
         searching: bool = False,
         precision: str = "float32",
+        count: int | None = None,
     ) -> SentenceSet:
-        """One set of sentences under one decoder; made at most once, while the model is dense."""
+        """One set of sentences, or ``count`` of them, under one decoder; made while the model is dense."""
         decoding = search_decoding(beam, precision) if searching else Decoding(beam, precision=precision)
-        key = (split, decoding, resamples)
+        key = (split, decoding, resamples, count)
         if key not in self._sets:
+            dense = partial(self._dense, split, decoding, count)
             self._sets[key] = SentenceSet(
-                self.corpus, split, self.translator, decoding, resamples, seed=BOOTSTRAP_SEED
+                self.corpus, split, self.translator, decoding, resamples, BOOTSTRAP_SEED, count, dense
             )
         return self._sets[key]
 
-    def forced(self, split: str, measure: Measure, resamples: int = 1000) -> ForcedSet:
-        """One set of sentences under teacher forcing; made while the model is dense."""
+    def _dense(
+        self, split: str, decoding: Decoding, count: int | None, translate: Callable[[], Translated]
+    ) -> Translated:
+        """The dense model's translations: from the shared folder, or made and put there."""
+        if self.shared is None:
+            return translate()
+        what = (self.model.content_hash, self.corpus_hash, self.translator.device.type, decoding, count)
+        name = f"{split}-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.json"
+        return shared_translations(self.shared / name, translate)
+
+    def forced(
+        self, split: str, measure: Measure, resamples: int = 1000, count: int | None = None
+    ) -> ForcedSet:
+        """The same under teacher forcing; made while the model is dense."""
         dictionary, corpus = self.corpus.target_dictionary, self.corpus
-        sides = corpus.source_tokens(split), corpus.target_tokens(split)
-        forcing = TeacherForcing(self.model, *sides, dictionary.pad(), dictionary.eos())
-        bootstrap = PairedBootstrap(len(sides[0]), resamples, seed=BOOTSTRAP_SEED)
+        places = subset(len(corpus.references(split)), count)
+        sides = [[s[i] for i in places] for s in (corpus.source_tokens(split), corpus.target_tokens(split))]
+        forcing = TeacherForcing(self.model, sides[0], sides[1], dictionary.pad(), dictionary.eos())
+        bootstrap = PairedBootstrap(len(places), resamples, seed=BOOTSTRAP_SEED)
         return ForcedSet.made(forcing, measure, bootstrap)
 
     def config(self, **settings: Any) -> CellConfig:
@@ -88,30 +106,17 @@ class Study:
 
         Raises StudyError for an unknown field or an impossible value.
         """
-        try:
-            config = CellConfig(
-                checkpoint_sha256=self.model.content_hash,
-                corpus_sha256=self.corpus_hash,
-                **{"device": self.translator.device.type} | settings,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            if not first["loc"]:
-                raise StudyError(first["msg"].removeprefix("Value error, ")) from None
-            name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-            raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None
+        config = configuration(
+            checkpoint_sha256=self.model.content_hash,
+            corpus_sha256=self.corpus_hash,
+            **{"device": self.translator.device.type} | settings,
+        )
         blocks = self.groups(config.grouping, config.vectors, config.seed)
-        return config.model_copy(update={"groups_sha256": hash_blocks(blocks)})
+        return config.model_copy(update={"groups_sha256": content_hash(blocks)})
 
     def groups(self, grouping: str, vectors: bool = False, seed: int = 1) -> pd.DataFrame:
         """The connection table, split: a row per block with its ``group``."""
         return partition(connection_table(self.model.description, vectors), grouping, seed)
-
-
-def hash_blocks(blocks: pd.DataFrame) -> str:
-    """sha256 of a partition: which connections are in which group."""
-    columns = ["parameter", "row", "rows", "col", "cols", "group"]
-    return hashlib.sha256(blocks[columns].to_csv(index=False).encode()).hexdigest()
 
 
 def run_cell(
@@ -120,11 +125,13 @@ def run_cell(
     folder: Path,
     notify: Callable[[Evaluation], None] = lambda e: None,
     workers: int = 1,
+    keep_checkpoint: bool = True,
 ) -> Result:
     """Run, resume, or return a finished cell.
 
     ``notify`` is called after every evaluation; ``workers`` processes judge candidates side by side
-    and decide the time only. Raises StudyError when the folder holds something
+    and decide the time only. Without ``keep_checkpoint`` the pruned model is kept as its masks alone.
+    Raises StudyError when the folder holds something
     else or a name is unknown; an interrupted cell resumes to the same result.
     """
     blocks = study.groups(config.grouping, config.vectors, config.seed)
@@ -135,7 +142,7 @@ def run_cell(
         if (finished := record.result()) is not None:
             return finished
         try:
-            return _run(study, config, operator, record, notify, workers)
+            return _run(study, config, operator, record, notify, workers, keep_checkpoint)
         finally:
             operator.restore()
 
@@ -147,18 +154,18 @@ def _run(
     record: Record,
     notify: Callable[[Evaluation], None],
     workers: int,
+    keep_checkpoint: bool,
 ) -> Result:
-    sets = {
-        "search": study.sentences("search", config.search_beam, config.resamples, searching=True),
-        "confirm": study.sentences("confirm", config.final_beam, config.resamples),
-        "test": study.sentences("test", config.final_beam, config.resamples),
-    }
+    sets = sets_of(study, config)
     stages: dict[str, Judging] = {"search": sets["search"], "confirm": sets["confirm"]}
     if config.constraint != "bleu":
         measure = MEASURES[config.constraint]
-        stages = {split: study.forced(split, measure, config.resamples) for split in stages}
+        counts = {"search": config.search_sentences, "confirm": None}
+        stages = {split: study.forced(split, measure, config.resamples, counts[split]) for split in stages}
     elif config.precision != "float32":
-        low = study.sentences("search", config.search_beam, config.resamples, True, config.precision)
+        low = study.sentences(
+            *("search", config.search_beam, config.resamples, True, config.precision, config.search_sentences)
+        )
         stages |= {"search": low, "exact": sets["search"]}
     with Evaluator(config, operator, record, stages, notify, workers) as evaluator:
         run_search(evaluator)
@@ -172,10 +179,21 @@ def _run(
         record.write_lines(records.hypotheses(split, "dense"), sets[split].dense.hypotheses)
         record.write_lines(records.hypotheses(split, "pruned"), translated[split].hypotheses)
     record.write_masks(pruned_masks(study.model, operator))
-    study.model.save(record.folder / records.CHECKPOINT)
+    if keep_checkpoint:
+        study.model.save(record.folder / records.CHECKPOINT)
     result = _result(study, config, operator, evaluator, knobs, sets, translated, failed)
     record.finish(result)
     return result
+
+
+def sets_of(study: Study, config: CellConfig) -> dict[str, SentenceSet]:
+    """The three sets on which a cell reports, under its decoders."""
+    count = config.search_sentences
+    return {
+        "search": study.sentences("search", config.search_beam, config.resamples, True, count=count),
+        "confirm": study.sentences("confirm", config.final_beam, config.resamples),
+        "test": study.sentences("test", config.final_beam, config.resamples),
+    }
 
 
 def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArray[np.bool_]]:
@@ -233,18 +251,6 @@ def _result(
         tokens_computed=sum(e.tokens_computed for e in done),
         seconds=sum(e.seconds for e in done),
         sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
+        files=evaluator.record.file_hashes(),
         environment=environment(),
     )
-
-
-def environment() -> dict[str, str]:
-    """Versions and hardware that a number depends on, without the machine's name or paths."""
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    found["threads"] = str(torch.get_num_threads())
-    found["kernels"] = "native" if library() else "torch"
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except ModuleNotFoundError:
-            continue
-    return found

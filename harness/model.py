@@ -11,7 +11,6 @@ import copy
 import ctypes
 import hashlib
 import logging
-import os
 import pickle
 import struct
 import typing
@@ -27,6 +26,7 @@ from torch import nn
 
 from grouping.anatomy import ModelDescription, parts_of
 from grouping.errors import StudyError
+from harness.files import write_atomically
 
 SUPPORTED = {"lstm": "LSTMModel", "transformer": "TransformerModel"}
 #: what reading a damaged file was seen to raise inside torch; a trusted one may also need foreign modules
@@ -282,23 +282,6 @@ def _compact(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name: copies.setdefault((tensor.data_ptr(), tuple(tensor.shape)), tensor.detach().clone())
         for name, tensor in weights.items()
     }
-
-
-def write_atomically(path: Path, write: typing.Callable[[Path], object]) -> None:
-    """Write beside ``path`` and rename, so that a failed write leaves what was there.
-
-    Raises StudyError when that fails, or when ``path`` is a folder or a device.
-    """
-    if path.exists() and not path.is_file():
-        raise StudyError(f"could not write {path}: it is no regular file; choose another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(draft)
-        draft.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise StudyError(f"could not write {path}: {error}; check its folder and the free space") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

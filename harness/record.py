@@ -1,10 +1,7 @@
 """The folder of one cell: opened once, appended to, finished by a rename, replayed on resume."""
 
 import contextlib
-import fcntl
 import hashlib
-import json
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -14,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from grouping.errors import StudyError
 from harness import records
-from harness.model import write_atomically
-from harness.records import CellConfig, Evaluation, Result
+from harness.claim import Claim, is_leftover
+from harness.files import file_hash, write_atomically, write_json, write_text
+from harness.records import CellConfig, Evaluation, Failure, Result
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -39,7 +37,7 @@ class Record:
     def __init__(self, folder: Path, config: CellConfig):
         self.folder = folder
         self._file: IO[str] | None = None
-        self._lock: IO[bytes] | None = None
+        self._claim: Claim | None = None
         try:
             self.replayed = self._open(config)
         except BaseException:
@@ -47,78 +45,55 @@ class Record:
             raise
 
     def _open(self, config: CellConfig) -> list[Evaluation]:
-        path = self.folder / records.CONFIG
-        if path.exists():
-            found = self._read(path, CellConfig)
-            if found != config:
-                differing = [k for k in CellConfig.model_fields if getattr(found, k) != getattr(config, k)]
-                raise StudyError(
-                    f"{self.folder} holds a cell of another configuration (differs in "
-                    f"{', '.join(differing)}): choose another --out"
-                )
-            if (self.folder / records.RESULT).exists():
-                return []
-            self._hold(path)
-            self._write_schema()
-            return self._read_evaluations()
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise StudyError(f"{self.folder} exists and is no cell folder: choose another --out")
+        check_folder(self.folder, config)
+        if (self.folder / records.RESULT).exists():
+            return []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StudyError(f"could not make {self.folder}: {error}") from None
-        # first, so that whatever stops us from here on leaves a folder that resumes
-        self._write_json(records.CONFIG, config.model_dump())
-        self._hold(path)
-        self._write_schema()
-        return []
-
-    def _hold(self, path: Path) -> None:
-        """Keep other processes of this machine out of the folder until it is closed."""
-        self._lock = path.open("rb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise StudyError(f"another process is running the cell in {self.folder}: wait for it") from None
-
-    @staticmethod
-    def _read(path: Path, kind: type[T]) -> T:
-        try:
-            return kind.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise StudyError(f"{path} cannot be read ({reason}): choose another --out") from None
+            raise StudyError(f"could not make {self.folder}: {error}") from error
+        self._claim = Claim(self.folder)
+        check_folder(self.folder, config)  # again: now nobody else writes
+        if (self.folder / records.RESULT).exists():
+            return []
+        if not (self.folder / records.CONFIG).exists():
+            # first, so that whatever stops us from here on leaves a folder that resumes
+            write_json(self.folder / records.CONFIG, config.model_dump())
+        if not (self.folder / records.SCHEMA).exists():
+            write_json(self.folder / records.SCHEMA, records.schemas())
+        found = self._read_evaluations()
+        (self.folder / records.FAILURE).unlink(missing_ok=True)
+        return found
 
     def _read_evaluations(self) -> list[Evaluation]:
-        """All lines; a last one cut off by a crash is removed, its evaluation is done again."""
+        """All lines; a last one cut off by a crash is removed, its evaluation is done again.
+
+        The file is written anew: a process that was taken for dead may still have the old one open.
+        """
         path = self.folder / records.EVALUATIONS
         if not path.exists():
             return []
-        good, evaluations = 0, []
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    evaluations.append(Evaluation.model_validate_json(line))
-                except ValidationError:
-                    number = len(evaluations) + 1
-                    raise StudyError(
-                        f"{path}:{number} is damaged or of another version: choose another --out, "
-                        "or remove the lines from there on"
-                    ) from None
-                good += len(line)
-        if good < path.stat().st_size:
-            os.truncate(path, good)
+        evaluations, lines = [], path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        for number, line in enumerate(lines, start=1):
+            try:
+                evaluations.append(Evaluation.model_validate_json(line))
+            except ValidationError:
+                raise StudyError(
+                    f"{path}:{number} is damaged or of another version: choose another --out, "
+                    "or remove the lines from there on"
+                ) from None
+        write_atomically(path, lambda draft: draft.write_bytes(b"".join(lines)))
         return evaluations
 
     def result(self) -> Result | None:
         """The finished result, or None while there is none."""
         path = self.folder / records.RESULT
-        return self._read(path, Result) if path.exists() else None
+        return read(path, Result) if path.exists() else None
 
     def append(self, evaluation: Evaluation) -> None:
+        self._check()
         try:
             if self._file is None:
                 self._file = (self.folder / records.EVALUATIONS).open("a")
@@ -128,14 +103,24 @@ class Record:
             raise StudyError(
                 f"could not record an evaluation in {self.folder}: {error}; "
                 "free some space and run the same command again, it resumes"
-            ) from None
+            ) from error
+
+    def file_hashes(self) -> dict[str, str]:
+        """sha256 of the files that a finished cell keeps, by name."""
+        kept = (records.EVALUATIONS, records.MASKS, records.CHECKPOINT, *records.ALL_HYPOTHESES)
+        return {name: file_hash(self.folder / name) for name in kept if (self.folder / name).exists()}
 
     def finish(self, result: Result) -> None:
-        self._write_json(records.RESULT, result.model_dump())
+        self._check()
+        write_json(self.folder / records.RESULT, result.model_dump())
+
+    def _check(self) -> None:
+        """Raise an error unless the folder is still ours."""
+        if self._claim is not None:
+            self._claim.check()
 
     def write_lines(self, name: str, lines: list[str]) -> None:
-        text = "".join(line + "\n" for line in lines)
-        write_atomically(self.folder / name, lambda draft: draft.write_text(text, encoding="utf-8"))
+        write_text(self.folder / name, "".join(line + "\n" for line in lines))
 
     def write_masks(self, masks: dict[str, np.ndarray]) -> None:
         """Boolean masks by parameter (True = kept), packed to bits; ``<name>/shape`` beside each."""
@@ -148,14 +133,6 @@ class Record:
 
         write_atomically(self.folder / records.MASKS, write)
 
-    def _write_schema(self) -> None:
-        if not (self.folder / records.SCHEMA).exists():
-            self._write_json(records.SCHEMA, records.schemas())
-
-    def _write_json(self, name: str, content: object) -> None:
-        text = json.dumps(content, indent=2) + "\n"
-        write_atomically(self.folder / name, lambda draft: draft.write_text(text, encoding="utf-8"))
-
     def __enter__(self) -> "Record":
         return self
 
@@ -166,9 +143,50 @@ class Record:
 
     def close(self) -> None:
         """Let other processes have the folder."""
-        if self._lock is not None:
-            self._lock.close()
         if self._file is not None:
             # every line was flushed when it was appended; what could not be was reported then
             with contextlib.suppress(OSError):
                 self._file.close()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+
+def check_folder(folder: Path, config: CellConfig) -> None:
+    """Raise StudyError if the folder holds another cell, or something that is none."""
+    path = folder / records.CONFIG
+    if path.exists():
+        found = read(path, CellConfig)
+        if found != config:
+            differing = [k for k in CellConfig.model_fields if getattr(found, k) != getattr(config, k)]
+            raise StudyError(
+                f"{folder} holds a cell of another configuration (differs in "
+                f"{', '.join(differing)}): choose another --out"
+            )
+    elif folder.exists() and (
+        not folder.is_dir() or any(not is_leftover(path.name) for path in folder.iterdir())
+    ):
+        raise StudyError(f"{folder} exists and is no cell folder: choose another --out")
+
+
+def write_failure(folder: Path, config: CellConfig, failure: Failure) -> None:
+    """Record that a cell failed. Raises StudyError where that is not possible or not ours to say."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"could not make {folder}: {error}") from error
+    with Claim(folder):
+        if (folder / records.RESULT).exists():
+            return
+        if not (folder / records.CONFIG).exists():
+            write_json(folder / records.CONFIG, config.model_dump())
+        write_json(folder / records.FAILURE, failure.model_dump())
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Read a record. Raises StudyError when it is missing, damaged or of another version."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} cannot be read ({reason}): choose another --out") from None

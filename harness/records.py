@@ -4,14 +4,17 @@ Everything that reads results (``collect``, the analysis, other programs) builds
 on the JSON Schema that is exported beside every result; nothing else knows a file's name.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-SCHEMA_VERSION = 2
+from grouping.errors import StudyError
+
+SCHEMA_VERSION = 3
 CONFIG = "config.json"
 EVALUATIONS = "evaluations.jsonl"
 RESULT = "result.json"
+FAILURE = "failure.json"
 MASKS = "masks.npz"
 CHECKPOINT = "pruned.pt"
 SCHEMA = "schema.json"
@@ -21,9 +24,15 @@ Stage = Literal["start", "search", "exact", "confirm"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def hypotheses(split: str, model: Literal["dense", "pruned"]) -> str:
-    """File of one model's hypotheses on one split: detokenised, a sentence a line."""
+def hypotheses(split: str, model: str) -> str:
+    """File of one model's ("dense" or "pruned") hypotheses on a split: detokenised, a sentence a line."""
     return f"{split}.{model}.txt"
+
+
+#: of a finished cell
+ALL_HYPOTHESES = tuple(
+    hypotheses(split, model) for split in ("confirm", "test") for model in ("dense", "pruned")
+)
 
 
 class Strict(BaseModel):
@@ -33,7 +42,7 @@ class Strict(BaseModel):
 class CellConfig(Strict):
     """Everything that decides the outcome of a cell, and nothing else."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
     corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
     groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
@@ -52,6 +61,9 @@ class CellConfig(Strict):
     tokens: int | None = Field(None, ge=1, description="budget of delivered tokens; null = none")
     start: Literal["class-blind", "dense"] = "class-blind"
     sigma: float = Field(0.05, gt=0, le=1, description="first step size, in knob units")
+    search_sentences: int | None = Field(
+        None, ge=1, description="of the search set, drawn at random, the same for all cells; null = all"
+    )
     search_beam: int = Field(1, ge=1)
     final_beam: int = Field(5, ge=1, description="on confirm and test")
     vectors: bool = Field(False, description="prune biases and normalisation parameters too")
@@ -121,10 +133,25 @@ class GroupResult(Strict):
     threshold: float = Field(description="largest pruned magnitude; 0 where nothing is pruned")
 
 
+class Environment(Strict):
+    """Versions and hardware that a number depends on, without the machine's name or paths."""
+
+    python: str
+    system: str
+    processor: str
+    units: list[str] = Field(description="vector and matrix units of the processor")
+    cores: int
+    accelerator: str | None = Field(description="the GPU that was used")
+    threads: int | None = Field(description="of one process; null where nothing was computed")
+    kernels: str | None = Field(description="native or torch: what decodes besides matrix products")
+    revision: str | None = Field(description="of the program's repository; + if files were changed")
+    packages: dict[str, str] = Field(description="version of every installed package")
+
+
 class Result(Strict):
     """What a cell found; ``result.json``, written last."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     family: str
     knobs: list[float]
     groups: list[GroupResult]
@@ -143,7 +170,21 @@ class Result(Strict):
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
     seconds: float = Field(description="of the evaluations, workers and resumed runs added up")
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
-    environment: dict[str, str]
+    files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")
+    environment: Environment
+
+
+class Failure(Strict):
+    """Why a cell has no result; ``failure.json``, gone as soon as the cell is tried again."""
+
+    schema_version: Literal[3] = 3
+    reason: Literal["error", "killed", "time", "memory"] = Field(
+        description="killed: its process died again and again; time, memory: beyond the limit of a cell"
+    )
+    message: str
+    traceback: str
+    seconds: float
+    environment: Environment
 
 
 def schemas() -> dict[str, object]:
@@ -153,4 +194,17 @@ def schemas() -> dict[str, object]:
         CONFIG: CellConfig.model_json_schema(),
         EVALUATIONS: Evaluation.model_json_schema(),
         RESULT: Result.model_json_schema(),
+        FAILURE: Failure.model_json_schema(),
     }
+
+
+def configuration(**settings: Any) -> CellConfig:
+    """A cell's configuration. Raises StudyError for an unknown field or an impossible value."""
+    try:
+        return CellConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise StudyError(first["msg"].removeprefix("Value error, ")) from None
+        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None

@@ -1,17 +1,36 @@
 """A set of sentences under one decoder: translate it, and judge a candidate by it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grouping.errors import StudyError
 from harness.bleu import Bleu, chrf
 from harness.constraint import Constraint, PairedBootstrap, Verdict, interval, smallest_detectable
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
+from harness.files import write_text
 from harness.records import SetResult
+
+#: the order in which sentences are drawn is part of the yardstick: the same for all cells
+SUBSET_SEED = 1
+
+
+def subset(sentences: int, count: int | None) -> NDArray[np.int64]:
+    """Places of ``count`` sentences of a set, all of them for None; a smaller subset is part of a larger one.
+
+    Raises StudyError if there are not as many.
+    """
+    if count is None:
+        return np.arange(sentences)
+    if count > sentences:
+        raise StudyError(f"search-sentences {count} is not possible: the search set has {sentences}")
+    return np.sort(np.random.default_rng(SUBSET_SEED).permutation(sentences)[:count])
 
 
 def search_decoding(beam: int, precision: str = "float32") -> Decoding:
@@ -39,10 +58,25 @@ class Translated:
         return cls([hypotheses[i] for i in order], statistics, sum(part.tokens for part in parts))
 
 
-class SentenceSet:
-    """One split of a corpus, translated by the model's current weights.
+def shared_translations(path: Path, translate: Callable[[], Translated]) -> Translated:
+    """Translations from a file, or made and written there: all who read it have the same yardstick."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = translate()
+        rows = {"hypotheses": made.hypotheses, "statistics": made.statistics.tolist(), "tokens": made.tokens}
+        write_text(path, json.dumps(rows) + "\n")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Translated(found["hypotheses"], np.array(found["statistics"], dtype=np.int64), found["tokens"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is damaged ({error}): remove it, it is made again") from None
 
-    Made while the model is dense: the dense model's own translations are the first thing it does.
+
+class SentenceSet:
+    """One split of a corpus, or ``count`` of its sentences, translated by the model's current weights.
+
+    Made while the model is dense: the dense model's own translations are the first thing it does;
+    ``dense`` may know them already.
     """
 
     def __init__(
@@ -53,14 +87,18 @@ class SentenceSet:
         decoding: Decoding,
         resamples: int,
         seed: int,
+        count: int | None = None,
+        dense: Callable[[Callable[[], Translated]], Translated] = lambda translate: translate(),
     ):
         self.split, self.decoding = split, decoding
-        self.references = corpus.references(split)
+        references, sources = corpus.references(split), corpus.source_tokens(split)
+        places = subset(len(references), count)
+        self.references = [references[i] for i in places]
         self._corpus, self._translator = corpus, translator
-        self._sources = corpus.source_tokens(split)
+        self._sources = [sources[i] for i in places]
         self.bleu = Bleu(self.references)
         self.bootstrap = PairedBootstrap(len(self.references), resamples, seed=seed)
-        self.dense = self.translate()
+        self.dense = dense(self.translate)
 
     def translate(self) -> Translated:
         """Translate with the weights as they are now."""

@@ -30,14 +30,14 @@ def write_cell(
 ) -> None:
     """A finished cell in miniature: the fields that the analysis reads, and one that it does not."""
     folder.mkdir(parents=True)
-    config = {"schema_version": 2, "grouping": grouping, "search": search, "tolerance": 1.0, "tokens": None}
+    config = {"schema_version": 3, "grouping": grouping, "search": search, "tolerance": 1.0, "tokens": None}
     sets = {
         "search": measured(30, 29.75, 0.5),
         "confirm": measured(32, 31, 1),
         "test": measured(34, test, 0.5),
     }
     result = {
-        "schema_version": 2,
+        "schema_version": 3,
         "family": "lstm",
         "knobs": [0.5],
         "remaining": remaining,
@@ -89,7 +89,7 @@ def test_half_written_and_foreign_folders_are_left_out(runs):
     (running / "config.json").write_text((runs / "luong" / "c" / "config.json").read_text())
     (running / "evaluations.jsonl").write_text("{}\n")
     contents = {
-        "torn": '{"schema_version": 2, "sets"',
+        "torn": '{"schema_version": 3, "sets"',
         "list": "[1]",
         "foreign": '{"accuracy": 0.9}',
         "empty": "",

@@ -17,6 +17,7 @@ from experiments.bench.workers import Layout, Workers
 from grouping.anatomy import ModelDescription
 from grouping.errors import StudyError
 from harness.cli import guarded
+from harness.environment import parse_cpuinfo
 from harness.sentences import search_decoding
 
 ONE = Layout(1, 1)
@@ -89,8 +90,8 @@ def test_tokens_count_ends_of_sentences():
 
 def test_what_is_told_of_the_processor():
     text = "processor\t: 0\nmodel name\t: A 9\nflags\t: fpu avx512_bf16 avx2\n\nmodel name\t: B\n"
-    assert machine.parse_cpuinfo(text) == ("A 9", ["avx2", "avx512_bf16"])
-    assert machine.parse_cpuinfo("") == ("", [])
+    assert parse_cpuinfo(text) == ("A 9", ["avx2", "avx512_bf16"])
+    assert parse_cpuinfo("") == ("", [])
     assert set(machine.machine(2)) == {"cpu", "cores", "flags"}
     assert machine.versions()["torch"]
 

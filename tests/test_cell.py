@@ -13,9 +13,11 @@ from conftest import CELLS, MODELS, QUICK, Finished, read_evaluations
 
 from grouping.errors import StudyError
 from harness import records
-from harness.cell import Study, environment, run_cell
-from harness.corpus.corpus import file_hash
+from harness.cell import Study, run_cell
+from harness.environment import environment
 from harness.evaluator import FINAL
+from harness.files import file_hash
+from harness.record import read
 from harness.records import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -38,7 +40,7 @@ def weights(path) -> dict[str, torch.Tensor]:
 
 
 def comparable(result: records.Result) -> dict:
-    return result.model_dump(exclude={"seconds"})
+    return result.model_dump(exclude={"seconds": True, "files": {records.EVALUATIONS}})
 
 
 def without_seconds(evaluations: list[Evaluation]) -> list[dict]:
@@ -234,7 +236,7 @@ def stop_at(index: int):
 def same_cell(folder, other) -> None:
     """Everything but the time is the same, weights and masks bit for bit."""
     assert without_seconds(read_evaluations(folder)) == without_seconds(read_evaluations(other))
-    results = [json.loads((f / "result.json").read_text()) | {"seconds": 0} for f in (folder, other)]
+    results = [comparable(read(f / "result.json", records.Result)) for f in (folder, other)]
     assert results[0] == results[1]
     for name in ("config.json", "confirm.pruned.txt", "test.pruned.txt", "test.dense.txt"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
@@ -327,9 +329,11 @@ def test_settings_are_checked_by_name(studies):
 
 def test_the_environment_names_versions_and_no_paths():
     found = environment()
-    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]  # pip may leave out the build
-    assert found["threads"] == "1"
-    assert not any("/" in value for value in found.values())
+    # pip may leave out the build
+    assert found.packages["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found.threads == 1
+    assert found.python.count(".") == 2
+    assert "/" not in found.model_dump_json().replace("/ ", "")
 
 
 @pytest.mark.parametrize("constraint", ["accuracy", "likelihood"])

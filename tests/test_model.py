@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 from tiny_models import MODELS, description, dictionary, settings, task
 
 from grouping.errors import StudyError
-from harness.model import load_model, read_checkpoint, write_atomically
+from harness.files import write_atomically
+from harness.model import load_model, read_checkpoint
 
 PREPARED = Path(__file__).parents[1] / "data" / "homeassistant.en-de"
 

@@ -195,8 +195,8 @@ def test_a_rule_searches_no_further(start, name):
 
 def test_threads_of_an_optimiser_end_with_the_search(start):
     """NGOpt runs Cobyla in a thread, which would keep the program from ending."""
-    before = set(threading.enumerate())
     evaluator = start(search="NGOpt", start="dense", evaluations=5)
+    before = set(threading.enumerate())
     check_search(evaluator.config, knobs=2)
     run_search(evaluator)
     assert len(evaluator.done) == 5

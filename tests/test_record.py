@@ -8,6 +8,7 @@ import pytest
 from conftest import largest_file
 
 from grouping.errors import StudyError
+from harness.environment import environment
 from harness.record import Record, cell_name
 from harness.records import CellConfig, Evaluation, Result, SetResult
 from harness.report import summary_lines
@@ -35,6 +36,11 @@ def evaluation(index: int) -> Evaluation:
     )
 
 
+def replayed(folder: Path) -> list[Evaluation]:
+    with Record(folder, CONFIG) as record:
+        return record.replayed
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -45,11 +51,17 @@ def test_a_new_folder_says_what_the_cell_is_and_what_its_files_hold(tmp_path):
         assert record.result() is None
     assert json.loads((tmp_path / "a" / "cell" / "config.json").read_text())["tolerance"] == 1.0
     schema = json.loads((tmp_path / "a" / "cell" / "schema.json").read_text())
-    assert set(schema) == {"schema_version", "config.json", "evaluations.jsonl", "result.json"}
+    assert set(schema) == {
+        "schema_version",
+        "config.json",
+        "evaluations.jsonl",
+        "result.json",
+        "failure.json",
+    }
 
 
 def test_an_empty_folder_is_free(tmp_path):
-    Record(tmp_path, CONFIG)
+    Record(tmp_path, CONFIG).close()
     assert (tmp_path / "config.json").exists()
 
 
@@ -62,7 +74,7 @@ def test_appended_evaluations_are_replayed(tmp_path):
     with Record(tmp_path, CONFIG) as record:
         assert record.replayed == [evaluation(0), evaluation(1)]
         record.append(evaluation(2))
-    assert Record(tmp_path, CONFIG).replayed == [evaluation(i) for i in range(3)]
+    assert replayed(tmp_path) == [evaluation(i) for i in range(3)]
 
 
 @pytest.mark.parametrize("tail", ["{", evaluation(1).model_dump_json(), "\x00\x00\x00"])
@@ -76,7 +88,7 @@ def test_a_line_cut_off_by_a_crash_is_removed(tmp_path, tail):
         assert record.replayed == [evaluation(0)]
         assert path.read_text() == whole
         record.append(evaluation(1))
-    assert Record(tmp_path, CONFIG).replayed == [evaluation(0), evaluation(1)]
+    assert replayed(tmp_path) == [evaluation(0), evaluation(1)]
 
 
 @pytest.mark.parametrize("line", ['{"index": 1}', "\x00\x00\x00", ""])
@@ -92,14 +104,14 @@ def test_a_damaged_line_is_refused_and_nothing_behind_it_lost(tmp_path, line):
 
 
 def test_two_at_a_time_are_refused(tmp_path):
-    with Record(tmp_path, CONFIG), pytest.raises(StudyError, match="another process is running the cell"):
+    with Record(tmp_path, CONFIG), pytest.raises(StudyError, match="another process .* is running the cell"):
         Record(tmp_path, CONFIG)
     with Record(tmp_path, CONFIG) as again:
         assert again.replayed == []
 
 
 def test_another_configuration_is_refused_by_field(tmp_path):
-    Record(tmp_path, CONFIG)
+    Record(tmp_path, CONFIG).close()
     before = contents(tmp_path)
     other = CONFIG.model_copy(update={"search": "CMA", "corpus_sha256": "e" * 64})
     with pytest.raises(StudyError, match=r"\(differs in corpus_sha256, search\): choose another --out"):
@@ -107,7 +119,7 @@ def test_another_configuration_is_refused_by_field(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 1}', "\xff"])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 2}', "\xff"])
 def test_a_foreign_configuration_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     before = contents(tmp_path)
@@ -128,10 +140,10 @@ def test_a_foreign_folder_or_file_is_refused(tmp_path):
 
 def test_an_unreadable_result_is_an_error_and_stays(tmp_path):
     with Record(tmp_path, CONFIG) as record:
-        (tmp_path / "result.json").write_text('{"schema_version": 1}')
+        (tmp_path / "result.json").write_text('{"schema_version": 2}')
         with pytest.raises(StudyError, match=r"result.json cannot be read \("):
             record.result()
-    assert (tmp_path / "result.json").read_text() == '{"schema_version": 1}'
+    assert (tmp_path / "result.json").read_text() == '{"schema_version": 2}'
 
 
 def test_a_full_disk_keeps_what_was_recorded(tmp_path):
@@ -139,14 +151,14 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path):
     with largest_file(1000), pytest.raises(StudyError, match="could not write .*schema.json"):
         Record(tmp_path, CONFIG)
     assert set(contents(tmp_path)) == {"config.json"}
-    Record(tmp_path, CONFIG)
+    Record(tmp_path, CONFIG).close()
     assert (tmp_path / "schema.json").exists()
     with largest_file(2 * line + 40), Record(tmp_path, CONFIG) as record:
         record.append(evaluation(0))
         record.append(evaluation(1))
         with pytest.raises(StudyError, match="could not record an evaluation .* it resumes"):
             record.append(evaluation(2))
-    assert Record(tmp_path, CONFIG).replayed == [evaluation(0), evaluation(1)]
+    assert replayed(tmp_path) == [evaluation(0), evaluation(1)]
 
 
 def test_a_full_disk_leaves_no_half_written_file(tmp_path):
@@ -159,7 +171,7 @@ def test_a_full_disk_leaves_no_half_written_file(tmp_path):
             noise = np.random.default_rng(1).random(100_000) < 0.5
             with pytest.raises(StudyError, match="could not write .*masks.npz"):
                 record.write_masks({"w": noise})
-    assert contents(tmp_path) == before
+        assert contents(tmp_path) == before
 
 
 def test_lines_are_kept_as_they_are(tmp_path):
@@ -227,7 +239,8 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         tokens_computed=120000,
         seconds=61.4,
         sets={"search": measured(29.5), "confirm": measured(29.25), "test": measured(29.0)},
-        environment={},
+        files={},
+        environment=environment(),
     )
     lines = summary_lines(CONFIG, result)
     assert lines[0] == "layer / magnitude / NCS, tolerance 1 BLEU (bound), seed 1"

@@ -18,7 +18,8 @@ import torch
 
 from grouping.errors import StudyError
 from harness.cli import guarded
-from harness.model import read_checkpoint, write_atomically
+from harness.files import write_atomically
+from harness.model import read_checkpoint
 
 #: bytes
 LARGEST = 10_000_000

@@ -3,14 +3,10 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-#: vector and matrix units that decide which products are fast
-UNITS = (
-    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "sve", "bf16", "i8mm"),
-)
+from harness.environment import processor
+
 #: units of which one multiplies in a precision; without, it is emulated and not worth a try
 FAST = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
@@ -21,24 +17,13 @@ PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "ctranslate2", "numpy", "sac
 
 def machine(cores: int) -> dict[str, Any]:
     """The processor's model, how many of its cores were used, and which vector units it has."""
-    path = Path("/proc/cpuinfo")
-    model, units = parse_cpuinfo(path.read_text(encoding="utf-8") if path.is_file() else "")
-    return {"cpu": model or platform.processor() or platform.machine(), "cores": cores, "flags": units}
+    model, units = processor()
+    return {"cpu": model, "cores": cores, "flags": units}
 
 
 def multiplies(precision: str) -> bool:
     """Whether the processor has a unit for products in ``precision``; true for float32."""
     return precision == "float32" or not set(FAST[precision]).isdisjoint(machine(1)["flags"])
-
-
-def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
-    """Model name and vector units from Linux's ``/proc/cpuinfo``."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags", fields.get("Features", "")).split()
-    return fields.get("model name", ""), [unit for unit in UNITS if unit in flags]
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grouping.errors import StudyError
-from harness.model import write_atomically
+from harness.files import write_text
 
 Row = dict[str, Any]
 COLUMNS = ("id", "model", "ours", "rival", "ratio", "low", "high", "ours/s", "rival/s", "same", "BLEU")
@@ -42,7 +42,7 @@ def keep(path: Path, new: Sequence[Row]) -> None:
     """Merge ``new`` into the file; it holds the old rows or the new ones at any time."""
     text = json.dumps(merged(read(path), new), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def table(rows: Sequence[Row]) -> str:

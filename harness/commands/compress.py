@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument("--tokens", type=int, metavar="N", help="budget of delivered tokens (default: none)")
     cell.add_argument("--start", metavar="NAME", help="class-blind (default) or dense")
     cell.add_argument("--sigma", type=float, help="first step in knob space (default: 0.05)")
+    cell.add_argument(
+        "--search-sentences",
+        type=int,
+        metavar="N",
+        help="search on N sentences drawn at random (default: all)",
+    )
     cell.add_argument("--search-beam", type=int, metavar="K", help="on the search set (default: 1, greedy)")
     cell.add_argument("--final-beam", type=int, metavar="K", help="on confirm and test (default: 5)")
     cell.add_argument(

@@ -167,7 +167,7 @@ def _vocabulary(args: argparse.Namespace) -> int:
 
 
 def _hash(paths: Iterable[Path]) -> str:
-    from harness.corpus.corpus import file_hash
+    from harness.files import file_hash
 
     return hashlib.sha256(" ".join(file_hash(path) for path in paths).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     from grouping.errors import StudyError
     from harness.bleu import chrf, score
     from harness.cell import Study
-    from harness.model import write_atomically
+    from harness.files import write_text
     from harness.operators.magnitude import connection_indices
 
     if args.beam < 1:
@@ -42,4 +42,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"{kept:,} of {len(places):,} parameters are not zero")
     if args.hypotheses:
         text = "".join(line + "\n" for line in found.hypotheses)
-        write_atomically(args.hypotheses, lambda draft: draft.write_text(text, encoding="utf-8"))
+        write_text(args.hypotheses, text)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from grouping.errors import StudyError
+from harness.files import file_hash
 
 if TYPE_CHECKING:  # fairseq takes seconds to import, so it is imported where it is used
     from fairseq.data import Dictionary
@@ -146,12 +147,6 @@ class Corpus:
                 f"{path} holds {len(sentences)} sentences, {ABOUT} says {expected}: make the corpus again"
             )
         return sentences
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's contents, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_dictionary(path: Path) -> "Dictionary":

@@ -7,8 +7,8 @@ neither shipped nor fetched.
 from pathlib import Path
 
 from grouping.errors import StudyError
-from harness.corpus.corpus import file_hash
 from harness.corpus.splits import without_near_copies
+from harness.files import file_hash
 
 LANGUAGES = ("de", "en")
 #: sentences of val that go to valid; the rest goes to search

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import sentencepiece
 
 from grouping.errors import StudyError
-from harness.corpus.corpus import ABOUT, FORMAT, file_hash
+from harness.corpus.corpus import ABOUT, FORMAT
 from harness.corpus.floors import floors
 from harness.corpus.splits import SPLITS
+from harness.files import file_hash
 
 VOCABULARY = 4000
 #: fairseq-preprocess names further test sets test1, test2, …; we give them our names afterwards

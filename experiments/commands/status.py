@@ -1,0 +1,33 @@
+"""``olmp status``: how a grid is going, from its folder alone."""
+
+import argparse
+
+from experiments.commands.options import add_grid
+
+SUMMARY = "say how a grid is going, and why cells have failed; reads the folder, from any machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_grid(parser)
+    parser.add_argument("--cells", action="store_true", help="list every cell")
+
+
+def run(args: argparse.Namespace) -> None:
+    from experiments.cost import estimate
+    from experiments.grid import Grid, counted
+    from harness import records
+    from harness.record import read
+    from harness.records import Failure
+
+    grid = Grid(args.folder)
+    cells = grid.planned()
+    states = [grid.state(cell) for cell in cells]
+    for cell, state in zip(cells, states, strict=True):
+        if state == "failed":
+            failure = read(grid.cell_folder(cell) / records.FAILURE, Failure)
+            print(f"failed: {cell.name}: {failure.reason}: {' '.join(failure.message.split())}")
+        elif args.cells or state == "running":
+            print(f"{state}: {cell.name}")
+    print(f"{grid.title()}: " + ", ".join(f"{n} {state}" for state, n in counted(states).items()))
+    if (found := estimate(grid, cells)).measured and found.hours:
+        print(f"about {found.hours:.2f} cell-hours left")

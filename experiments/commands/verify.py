@@ -1,0 +1,41 @@
+"""``olmp verify``: whether a grid's results are complete and can be had again."""
+
+import argparse
+
+from experiments.commands.options import add_grid
+
+SUMMARY = "check the files of finished cells, and evaluate a random sample of cells again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_grid(parser)
+    parser.add_argument(
+        "--sample", type=int, default=3, metavar="N", help="cells to evaluate again (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from experiments.grid import Grid
+    from experiments.verify import verify
+    from grouping import StudyError
+    from harness.commands.options import use_threads
+
+    if args.sample < 0:
+        raise StudyError(f"--sample {args.sample} is not possible: give 0 or more")
+    use_threads(1)
+    grid = Grid(args.folder)
+    cells = grid.planned()
+    done = sum(grid.state(cell) == "done" for cell in cells)
+    problems = verify(grid, cells, args.sample, args.seed)
+    for name, found in problems.items():
+        for problem in found:
+            print(f"{name}: {problem}")
+    if problems:
+        raise StudyError(
+            f"{len(problems)} of {done} finished cells are not what they were: remove their folders and "
+            "run `olmp grid` again, it makes them anew"
+        )
+    print(
+        f"{done} finished cells are complete; {min(args.sample, done)} evaluated again, with the same outcome"
+    )

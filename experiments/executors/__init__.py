@@ -1,0 +1,85 @@
+"""Where the cells of a grid run: in this process, on the cores of this machine, or on a SLURM cluster."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.grid import Grid
+from experiments.plan import PlannedCell
+from grouping import Registry, StudyError
+from harness.workers import cores
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may say about running a grid; none of it changes a result.
+
+    ``jobs`` cells run side by side (None = one per core or GPU); ``seconds`` and ``memory_gb`` limit each.
+    """
+
+    jobs: int | None = None
+    seconds: float | None = None
+    memory_gb: float | None = None
+    retry_failed: bool = False
+    trust: bool = False
+    trackers: tuple[str, ...] = ()
+    site: Path | None = None
+    wait: bool = False
+
+
+Executor = Callable[[Grid, Sequence[PlannedCell], Options], None]
+executors: Registry[Executor] = Registry("executor", "olmp.executors")
+
+
+def left(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> list[PlannedCell]:
+    """The cells that are to be run; failed ones only if they are to be tried again."""
+    done = {"done"} if options.retry_failed else {"done", "failed"}
+    return [cell for cell in cells if grid.state(cell) not in done]
+
+
+@executors.register("local")
+def local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+    """On this machine, side by side. Raises StudyError at the end if cells have failed."""
+    from experiments.executors.local import Limits, LocalRun, visible_gpus
+    from experiments.progress import Progress
+    from experiments.work import Work
+
+    waiting = left(grid, cells, options)
+    gpus = visible_gpus() if any(cell.config.device == "cuda" for cell in waiting) else []
+    jobs = options.jobs or len(gpus) or cores()
+    if gpus and jobs > len(gpus):
+        raise StudyError(f"{jobs} jobs are not possible: there are {len(gpus)} GPUs, one cell each")
+    work = Work(grid, options.trust, options.trackers, options.retry_failed)
+    with Progress(grid, len(cells), len(cells) - len(waiting), jobs) as progress:
+        LocalRun(work, jobs, Limits(options.seconds, options.memory_gb), progress, gpus)(waiting)
+    if progress.failed:
+        raise StudyError(
+            f"{len(progress.failed)} of {len(cells)} cells failed: `olmp status {grid.folder}` says why, "
+            "--retry-failed tries them again"
+        )
+
+
+@executors.register("debug")
+def debug(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+    """In this process, one after the other; the first error comes through with its traceback."""
+    import torch
+
+    from experiments.progress import Progress
+    from experiments.work import Outcome, Work
+
+    torch.set_num_threads(1)
+    waiting = left(grid, cells, options)
+    work = Work(grid, options.trust, options.trackers)
+    with Progress(grid, len(cells), len(cells) - len(waiting), 1) as progress:
+        for cell in waiting:
+            progress.started(0, cell)
+            work.run(cell, lambda evaluation: progress.evaluated(0, evaluation))
+            progress.ended(cell, Outcome("done"))
+
+
+@executors.register("slurm")
+def slurm(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+    """On a SLURM cluster, through submitit; returns when the jobs are submitted."""
+    from experiments.executors.slurm import submit
+
+    submit(grid, left(grid, cells, options), options)

@@ -1,0 +1,137 @@
+"""The folder of a grid: the plan, a folder per cell, and what the cells share.
+
+::
+
+    plan.json             the cells that are planned, and those that are skipped, with the reason
+    cells/<model>/<cell>  the folders of the cells
+    dense/                translations of the dense models
+    slurm/                jobs that were submitted, and what they printed
+    runs.parquet, evaluations.parquet, schema.json   what ``olmp collect`` gathers
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from experiments.plan import Cells, PlannedCell
+from grouping import StudyError
+from harness import records
+from harness.claim import claimed
+from harness.files import write_text
+from harness.records import SCHEMA_VERSION, CellConfig
+
+PLAN = "plan.json"
+State = Literal["done", "failed", "running", "interrupted", "planned"]
+
+
+class _Written(BaseModel):
+    """A cell in plan.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    model: str
+    checkpoint: Path
+    corpus: Path
+    config: CellConfig
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid on the disk; nothing is read before it is asked for."""
+
+    folder: Path
+
+    @property
+    def cells_folder(self) -> Path:
+        return self.folder / "cells"
+
+    @property
+    def dense_folder(self) -> Path:
+        """Where the dense models' translations are shared."""
+        return self.folder / "dense"
+
+    @property
+    def slurm_folder(self) -> Path:
+        return self.folder / "slurm"
+
+    def cell_folder(self, cell: PlannedCell) -> Path:
+        return self.cells_folder / cell.name
+
+    def state(self, cell: PlannedCell) -> State:
+        """What has become of a cell, as its folder says."""
+        return state_of(self.cell_folder(cell))
+
+    def write_plan(self, cells: Cells) -> None:
+        """Write down what is planned, for all who look at the folder later or from elsewhere."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"could not make {self.folder}: {error}") from error
+        written = [
+            _Written(
+                name=cell.name,
+                model=cell.model,
+                checkpoint=cell.checkpoint,
+                corpus=cell.corpus,
+                config=cell.config,
+            ).model_dump(mode="json")
+            for cell in cells.cells
+        ]
+        skipped: list[dict[str, Any]] = [
+            {"settings": dict(skipped.settings), "reason": skipped.reason} for skipped in cells.skipped
+        ]
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "title": cells.title,
+            "cells": written,
+            "skipped": skipped,
+        }
+        write_text(self.folder / PLAN, json.dumps(content, default=str) + "\n")
+
+    def title(self) -> str:
+        return str(self._plan()["title"])
+
+    def planned(self) -> list[PlannedCell]:
+        """The cells of the plan that was run here last. Raises StudyError where none was."""
+        try:
+            found = [_Written.model_validate(cell) for cell in self._plan()["cells"]]
+        except (ValidationError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise StudyError(f"{self.folder / PLAN} is damaged or of another version: {reason}") from None
+        return [PlannedCell(cell.model, cell.checkpoint, cell.corpus, cell.config) for cell in found]
+
+    def _plan(self) -> dict[str, Any]:
+        path = self.folder / PLAN
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{self.folder} is no folder of a grid ({PLAN}: {error}): make one with `olmp grid`"
+            ) from None
+
+
+def state_of(folder: Path) -> State:
+    """What has become of a cell, as its folder says."""
+    if (folder / records.RESULT).exists():
+        return "done"
+    if (folder / records.FAILURE).exists():
+        return "failed"
+    if not (folder / records.CONFIG).exists():
+        return "planned"
+    return "running" if claimed(folder) else "interrupted"
+
+
+def cell_folders(folder: Path) -> list[Path]:
+    """All folders below that hold a cell, in the order of their paths."""
+    return sorted(path.parent for path in folder.rglob(records.CONFIG))
+
+
+def counted(states: Sequence[State]) -> dict[State, int]:
+    """How many cells are in each state; states without cells are left out."""
+    order: tuple[State, ...] = ("done", "failed", "running", "interrupted", "planned")
+    return {state: states.count(state) for state in order if state in states}

@@ -1,0 +1,114 @@
+"""One cell of a grid in this process: run it, or say why it cannot be run."""
+
+import errno
+import functools
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments.grid import Grid
+from experiments.plan import PlannedCell
+from grouping import StudyError
+from harness.claim import Held, Lost
+from harness.record import write_failure
+from harness.records import Evaluation, Failure
+
+#: what keeps any cell from being written, so that going on with the next one is no use
+NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class Outcome(NamedTuple):
+    """What came of a cell.
+
+    ``busy``: somebody else holds it. ``stop``: nothing can be written there, so no cell can be run.
+    """
+
+    kind: Literal["done", "failed", "busy", "stop"]
+    message: str = ""
+
+
+class Work(NamedTuple):
+    """How a grid's cells are run: in which folder, whether checkpoints may run code, and who looks on.
+
+    ``retry_failed``: cells that had failed before are run again.
+    """
+
+    grid: Grid
+    trust: bool = False
+    trackers: tuple[str, ...] = ()
+    retry_failed: bool = False
+
+    def __call__(self, cell: PlannedCell, notify: Callable[[Evaluation], None]) -> Outcome:
+        """Run a cell; a failure is recorded in its folder."""
+        started = time.monotonic()
+        try:
+            self.run(cell, notify)
+        except (Held, Lost) as error:
+            return Outcome("busy", str(error))
+        except (Exception, MemoryError) as error:
+            if no_place(error):
+                return Outcome("stop", str(error))
+            said = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+            reason: Literal["memory", "error"] = "memory" if isinstance(error, MemoryError) else "error"
+            return self.failed(cell, reason, said, time.monotonic() - started, traceback.format_exc())
+        return Outcome("done")
+
+    def run(self, cell: PlannedCell, notify: Callable[[Evaluation], None]) -> None:
+        """Run a cell and let every error through."""
+        from experiments.trackers import tracking
+        from harness.cell import run_cell
+
+        study = _study(cell.checkpoint, cell.corpus, cell.config.device, self.trust, self.grid.dense_folder)
+        if study.model.content_hash != cell.config.checkpoint_sha256:
+            raise StudyError(f"{cell.checkpoint} has changed since the grid was started: start it again")
+        if study.corpus_hash != cell.config.corpus_sha256:
+            raise StudyError(f"{cell.corpus} has changed since the grid was started: start it again")
+        folder = self.grid.cell_folder(cell)
+        with tracking(self.trackers, cell.name, cell.config, self.grid.folder) as tracked:
+
+            def noted(evaluation: Evaluation) -> None:
+                tracked.evaluated(evaluation)
+                notify(evaluation)
+
+            result = run_cell(study, cell.config, folder, noted, workers=1, keep_checkpoint=False)
+            tracked.finished(result)
+
+    def failed(
+        self,
+        cell: PlannedCell,
+        reason: Literal["error", "killed", "time", "memory"],
+        message: str,
+        seconds: float,
+        trace: str = "",
+    ) -> Outcome:
+        """Record that a cell failed."""
+        from harness.environment import environment
+
+        failure = Failure(
+            reason=reason, message=message, traceback=trace, seconds=seconds, environment=environment()
+        )
+        try:
+            write_failure(self.grid.cell_folder(cell), cell.config, failure)
+        except (Held, Lost) as error:
+            return Outcome("busy", str(error))
+        except StudyError as error:
+            return Outcome("stop", str(error))
+        return Outcome("failed", message)
+
+
+def no_place(error: BaseException | None) -> bool:
+    """Whether an error comes from a place where nothing can be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@functools.lru_cache(maxsize=1)
+def _study(checkpoint: Path, corpus: Path, device: str, trust: bool, shared: Path) -> Any:
+    from harness.cell import Study
+
+    return Study.open(checkpoint, corpus, trust, device, shared)
