@@ -68,6 +68,10 @@ bench: data ## our speed over other programs', as ratios into results/bench.json
 test: data lint ## lint, then all tests with coverage
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
 
+.PHONY: test-slurm
+test-slurm: data ## the tests that need SLURM, on a cluster that they start (a minute)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slurm -rs
+
 .PHONY: lint
 lint: $(READY) ## style, types and the directions of imports
 	$(VENV)/bin/ruff check .
