@@ -8,11 +8,16 @@ SHELL := /bin/bash
 CORPUS ?= homeassistant
 PAIR ?= en-de
 SEED ?= 1
+PLAN ?= study
+EXECUTOR ?= local
 PIP_ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DATA := data/$(CORPUS).$(PAIR)
+OLMP := $(VENV)/bin/olmp
+# where `olmp grid` puts a plan's grid, unless OUT says otherwise
+RUNS = $(or $(OUT),runs/$(basename $(notdir $(subst :,.,$(PLAN)))))
 
 # the first interpreter that really runs and is neither too old nor too new
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
@@ -50,10 +55,33 @@ ship: $(READY) ## make a trained model one of the shipped ones [MODEL=luong SEED
 demo: data ## compress shipped models under a BLEU tolerance (minutes)
 	$(PY) -m experiments.demo
 
+.PHONY: plan
+plan: data ## list the cells of a plan, what is done, what the rest will take; runs nothing [PLAN=study]
+	$(OLMP) plan $(PLAN) $(if $(OUT),--out $(OUT))
+
+.PHONY: grid
+grid: data ## run what is not done of a plan; resumes [PLAN=study JOBS=2 EXECUTOR=local|slurm|debug SITE=file.toml GRID_ARGS=…]
+	$(OLMP) grid $(PLAN) --executor $(EXECUTOR) $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SITE),--site $(SITE)) $(GRID_ARGS)
+
+.PHONY: status
+status: $(READY) ## how a grid is going, and why cells have failed [PLAN=study]
+	$(OLMP) status $(RUNS)
+
+.PHONY: collect
+collect: $(READY) ## gather a grid's cells into runs.parquet and evaluations.parquet [PLAN=study]
+	$(OLMP) collect $(RUNS)
+
+.PHONY: verify
+verify: $(READY) ## check a grid's files, evaluate a random sample of its cells again [PLAN=study]
+	$(OLMP) verify $(RUNS)
+
+.PHONY: clean-failed
+clean-failed: $(READY) ## forget the failures of a grid, so that its cells are run again [PLAN=study]
+	$(OLMP) clean-failed $(RUNS)
+
 .PHONY: table
-table: data ## groupings against search-free rules, every baseline there is (hours; resumes)
-	$(PY) -m experiments.comparison
-	$(PY) -m analysis.comparison
+table: grid collect ## run what is not done of a plan and print the table [PLAN=smoke: minutes]
+	$(PY) -m analysis.comparison $(RUNS)
 
 .PHONY: agreement
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)

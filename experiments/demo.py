@@ -4,40 +4,39 @@ import argparse
 import time
 from pathlib import Path
 
-from experiments.pool import Cell, run_cells, shipped
+from experiments.executors import Options, local
+from experiments.grid import Grid
+from experiments.inputs import Inputs
+from experiments.plan import cells_of, read_plan
+from harness import records
 from harness.cli import guarded
-from harness.corpus.corpus import Corpus
+from harness.record import read
+from harness.records import Result
 from harness.report import summary_lines
-from harness.workers import cores
-
-#: model → grouping: each family by what its connections are for
-GROUPINGS = {"transformer": "attention-role", "rnnsearch": "gate"}
 
 
 def main() -> None:
+    plan = read_plan("demo")
     parser = argparse.ArgumentParser("python -m experiments.demo", description=__doc__)
-    parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"), metavar="FOLDER")
-    parser.add_argument("--models", type=Path, default=Path("models/homeassistant.en-de"), metavar="FOLDER")
+    parser.add_argument("--corpus", type=Path, default=plan.corpus, metavar="FOLDER")
+    parser.add_argument("--models", type=Path, default=plan.models, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
-    parser.add_argument("--evaluations", type=int, default=50, metavar="N", help="budget of each cell")
-    parser.add_argument("--jobs", type=int, default=min(cores(), len(GROUPINGS)), metavar="N")
+    parser.add_argument("--evaluations", type=int, metavar="N", help="budget of each cell")
+    parser.add_argument("--jobs", type=int, metavar="N", help="cells side by side (default: one per core)")
     args = parser.parse_args()
-    Corpus.open(args.corpus)  # before any process is started
     started = time.monotonic()
-    cells = [
-        Cell(
-            name,
-            shipped(name, args.models),
-            args.corpus,
-            args.out / name,
-            {"grouping": grouping, "evaluations": args.evaluations, "tolerance": 1.0},
-        )
-        for name, grouping in GROUPINGS.items()
-    ]
+    chosen = {} if args.evaluations is None else {"evaluations": args.evaluations}
+    plan = plan.model_copy(
+        update={"corpus": args.corpus, "models": args.models, "defaults": plan.defaults | chosen}
+    )
+    grid, cells = Grid(args.out), cells_of(plan, Inputs(args.out / ".checkpoints.json")).cells
     print("Two trained models, searched side by side; a few minutes.", flush=True)
-    for done in run_cells(cells, args.jobs):
-        print(f"\n== {done.cell.name}\n" + "\n".join(summary_lines(done.config, done.result)))
-        print(f"pruned model, masks and every evaluation: {done.folder}", flush=True)
+    local(grid, cells, Options(jobs=args.jobs, keep_checkpoints=True))
+    for cell in cells:
+        folder = grid.cell_folder(cell)
+        result = read(folder / records.RESULT, Result)
+        print(f"\n== {cell.model}\n" + "\n".join(summary_lines(cell.config, result)))
+        print(f"pruned model, masks and every evaluation: {folder}")
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -32,13 +32,15 @@ class Outcome(NamedTuple):
 class Work(NamedTuple):
     """How a grid's cells are run: in which folder, whether checkpoints may run code, and who looks on.
 
-    ``retry_failed``: cells that had failed before are run again.
+    ``retry_failed``: cells that had failed before are run again. ``keep_checkpoints``: pruned models are
+    kept as checkpoints beside their masks.
     """
 
     grid: Grid
     trust: bool = False
     trackers: tuple[str, ...] = ()
     retry_failed: bool = False
+    keep_checkpoints: bool = False
 
     def __call__(self, cell: PlannedCell, notify: Callable[[Evaluation], None]) -> Outcome:
         """Run a cell; a failure is recorded in its folder."""
@@ -72,7 +74,9 @@ class Work(NamedTuple):
                 tracked.evaluated(evaluation)
                 notify(evaluation)
 
-            result = run_cell(study, cell.config, folder, noted, workers=1, keep_checkpoint=False)
+            result = run_cell(
+                study, cell.config, folder, noted, workers=1, keep_checkpoint=self.keep_checkpoints
+            )
             tracked.finished(result)
 
     def failed(

@@ -284,6 +284,13 @@ def _compact(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
+def import_fairseq() -> None:
+    """Import what reading a model takes: seconds, once, where other processes are forked afterwards."""
+    with quiet_fairseq():
+        import fairseq.models
+        import fairseq.tasks.translation  # noqa: F401
+
+
 @contextlib.contextmanager
 def quiet_fairseq() -> Iterator[None]:
     """Import and use fairseq without its log lines and deprecation warnings."""

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: one per core, here {cores()}, or one per GPU)",
     )
     parser.add_argument("--retry-failed", action="store_true", help="run cells again that have failed before")
+    parser.add_argument(
+        "--keep-checkpoints",
+        action="store_true",
+        help="keep each pruned model as a checkpoint, not only as masks over the dense one",
+    )
     parser.add_argument("--cell-seconds", type=float, metavar="S", help="a cell that takes longer has failed")
     parser.add_argument("--cell-memory", type=float, metavar="GB", help="a cell that uses more has failed")
     parser.add_argument(
@@ -65,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
         retry_failed=args.retry_failed,
         trust=args.trust_checkpoint,
         trackers=tuple(args.tracker),
+        keep_checkpoints=args.keep_checkpoints,
         site=args.site,
         wait=args.wait,
     )

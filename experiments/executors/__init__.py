@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
+from experiments.work import Work
 from grouping import Registry, StudyError
 from harness.workers import cores
 
@@ -23,8 +24,13 @@ class Options:
     retry_failed: bool = False
     trust: bool = False
     trackers: tuple[str, ...] = ()
+    keep_checkpoints: bool = False
     site: Path | None = None
     wait: bool = False
+
+    def work(self, grid: Grid) -> Work:
+        """What runs one cell, wherever that is."""
+        return Work(grid, self.trust, self.trackers, self.retry_failed, self.keep_checkpoints)
 
 
 Executor = Callable[[Grid, Sequence[PlannedCell], Options], None]
@@ -42,14 +48,13 @@ def local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     """On this machine, side by side. Raises StudyError at the end if cells have failed."""
     from experiments.executors.local import Limits, LocalRun, visible_gpus
     from experiments.progress import Progress
-    from experiments.work import Work
 
     waiting = left(grid, cells, options)
     gpus = visible_gpus() if any(cell.config.device == "cuda" for cell in waiting) else []
     jobs = options.jobs or len(gpus) or cores()
     if gpus and jobs > len(gpus):
         raise StudyError(f"{jobs} jobs are not possible: there are {len(gpus)} GPUs, one cell each")
-    work = Work(grid, options.trust, options.trackers, options.retry_failed)
+    work = options.work(grid)
     with Progress(grid, len(cells), len(cells) - len(waiting), jobs) as progress:
         LocalRun(work, jobs, Limits(options.seconds, options.memory_gb), progress, gpus)(waiting)
     if progress.failed:
@@ -65,11 +70,11 @@ def debug(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     import torch
 
     from experiments.progress import Progress
-    from experiments.work import Outcome, Work
+    from experiments.work import Outcome
 
     torch.set_num_threads(1)
     waiting = left(grid, cells, options)
-    work = Work(grid, options.trust, options.trackers)
+    work = options.work(grid)
     with Progress(grid, len(cells), len(cells) - len(waiting), 1) as progress:
         for cell in waiting:
             progress.started(0, cell)
