@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import BaseModel
 from tqdm import tqdm
 
 from experiments.grid import Grid, cell_folders, state_of
@@ -19,7 +20,7 @@ from grouping import StudyError
 from harness import records
 from harness.files import write_atomically, write_json
 from harness.record import read
-from harness.records import CellConfig, Evaluation, Failure, Result
+from harness.records import CellConfig, Evaluation, Failure, Result, SetResult
 
 RUNS, EVALUATIONS = "runs.parquet", "evaluations.parquet"
 #: fields of a result that the configuration has, too, as budgets
@@ -55,7 +56,7 @@ def collect(grid: Grid) -> Collected:
             if state == "done":
                 found = read_evaluations(folder)
                 row |= _flat(read(folder / records.RESULT, Result).model_dump(mode="json"))
-                evaluations += [{"cell": name} | e.model_dump(mode="json") for e in found]
+                evaluations += [_evaluation(name, e) for e in found]
             else:
                 failure = read(folder / records.FAILURE, Failure).model_dump(mode="json")
                 row |= _flat(failure, prefix="failure.")
@@ -63,7 +64,7 @@ def collect(grid: Grid) -> Collected:
             unreadable[name] = str(error)
             continue
         runs.append(row)
-    return Collected(pd.DataFrame(runs), _with_knobs_as_json(pd.DataFrame(evaluations)), unreadable)
+    return Collected(_with_integers(pd.DataFrame(runs)), pd.DataFrame(evaluations), unreadable)
 
 
 def write(grid: Grid, collected: Collected) -> None:
@@ -103,8 +104,17 @@ def _columns(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _with_knobs_as_json(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Knobs have a length of their own in every grouping."""
-    if "knobs" in evaluations:
-        evaluations["knobs"] = evaluations["knobs"].map(json.dumps)
-    return evaluations
+def _evaluation(cell: str, evaluation: Evaluation) -> dict[str, Any]:
+    fields = evaluation.model_dump(mode="json")
+    return {"cell": cell} | fields | {"knobs": json.dumps(evaluation.knobs)}
+
+
+def _with_integers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers stay whole where some cells have none."""
+    whole = {f"config.{name}" for name in _whole(CellConfig)} | set(_whole(Result))
+    whole |= {f"sets.{split}.{name}" for split in ("search", "confirm", "test") for name in _whole(SetResult)}
+    return runs.astype({column: "Int64" for column in runs.columns if column in whole})
+
+
+def _whole(record: type[BaseModel]) -> list[str]:
+    return [name for name, field in record.model_fields.items() if field.annotation in (int, int | None)]

@@ -50,7 +50,7 @@ class _Seen(NamedTuple):
 
     @property
     def token(self) -> str:
-        return str(self.owner.get("token", self.name))
+        return str(self.owner["token"])
 
 
 class Claim:
@@ -180,7 +180,8 @@ def _claims(folder: Path) -> list[_Seen]:
             owner = json.loads(content.partition(b"\n")[0])
         except ValueError:
             owner = {}  # damaged: nobody can be asked whether it is alive, so its silence must tell
-        found.append(_Seen(name, owner if isinstance(owner, dict) else {}, len(content)))
+        known = owner if isinstance(owner, dict) else {}
+        found.append(_Seen(name, {"token": name} | known, len(content)))
     return found
 
 

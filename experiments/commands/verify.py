@@ -36,6 +36,4 @@ def run(args: argparse.Namespace) -> None:
             f"{len(problems)} of {done} finished cells are not what they were: remove their folders and "
             "run `olmp grid` again, it makes them anew"
         )
-    print(
-        f"{done} finished cells are complete; {min(args.sample, done)} evaluated again, with the same outcome"
-    )
+    print(f"{done} finished cells are complete; {min(args.sample, done)} evaluated again: the same outcome")

@@ -183,10 +183,14 @@ class LocalRun:
         gpu = self.gpus[slot] if self.gpus else None
         process = context.Process(target=_serve, args=(self.work, theirs, gpu), daemon=True)
         with theirs:
+            # Ctrl-C reaches all processes of a terminal, and the one they are forked from while it imports
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process.start()
             except OSError as error:
                 raise StudyError(f"no worker can be started ({error}): try fewer jobs") from error
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._workers.append(worker := _Worker(process, ours, slot))
         return worker
 
@@ -210,8 +214,7 @@ def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
     with contextlib.suppress(OSError, AttributeError):
         # the process we are forked from ends when the runner does
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Ctrl-C reaches all processes of a terminal; the runner ends the others
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends the others
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, OSError):
