@@ -13,19 +13,29 @@ from harness.corpus.corpus import Corpus
 #: tokens that one core translates a second, where no cell is done yet: half of what docs/performance.md
 #: measured on a processor with AVX-512, for the slower family
 RATE = 6000.0
+#: what the dense and the final translations take, with a beam, in units of a translation of the search set
+FINAL = 20
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cell-hours (one core each) for the cells that are left; ``measured`` cells are behind the figure."""
+    """Cell-hours (one core each) for the cells that are left, and for the longest of them.
+
+    ``measured`` cells are behind the figures.
+    """
 
     hours: float
     measured: int
+    longest: float
+
+    def elapsed(self, jobs: int) -> float:
+        """Hours that ``jobs`` cells side by side take, at least: no cell is cut into pieces."""
+        return max(self.hours / jobs, self.longest)
 
 
 def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
     """The time that the cells without a result take, if each goes as those of its model did."""
-    spent: dict[str, list[float]] = {}
+    spent: dict[str, list[tuple[float, float]]] = {}
     left = []
     for cell in cells:
         path = grid.cell_folder(cell) / records.RESULT
@@ -33,14 +43,16 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
             left.append(cell)
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
-        spent.setdefault(cell.model, []).append(found["seconds"] / cell.config.evaluations)
+        each = found["seconds"] / cell.config.evaluations, found["other_seconds"]
+        spent.setdefault(cell.model, []).append(each)
     tokens = {corpus: _tokens(Corpus.open(corpus)) for corpus in {cell.corpus for cell in left}}
-    seconds = 0.0
+    seconds = []
     for cell in left:
-        rates = spent.get(cell.model)
-        each = statistics.mean(rates) if rates else tokens[cell.corpus] / RATE
-        seconds += cell.config.evaluations * each
-    return Estimate(seconds / 3600, sum(map(len, spent.values())))
+        once = tokens[cell.corpus] / RATE
+        rates = spent.get(cell.model, [(once, FINAL * once)])
+        evaluation, other = (statistics.mean(part) for part in zip(*rates, strict=True))
+        seconds.append(cell.config.evaluations * evaluation + other)
+    return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
 
 
 def _tokens(corpus: Corpus) -> int:

@@ -5,6 +5,7 @@ import functools
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +30,8 @@ class Outcome(NamedTuple):
     message: str = ""
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True)
+class Work:
     """How a grid's cells are run: in which folder, whether checkpoints may run code, and who looks on.
 
     ``retry_failed``: cells that had failed before are run again. ``keep_checkpoints``: pruned models are

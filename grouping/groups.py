@@ -40,8 +40,12 @@ def partition(table: pd.DataFrame, spec: str, seed: int = 0) -> pd.DataFrame:
 
 def content_hash(partition: pd.DataFrame) -> str:
     """sha256 of a partition: which connections are in which group."""
-    columns = ["parameter", "row", "rows", "col", "cols", "group"]
-    return hashlib.sha256(partition[columns].to_csv(index=False).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for column in ("parameter", "group"):
+        digest.update("\n".join(partition[column].to_list()).encode())
+    for column in ("row", "rows", "col", "cols"):
+        digest.update(partition[column].to_numpy(dtype="<i8").tobytes())
+    return digest.hexdigest()
 
 
 def uses_seed(spec: str) -> bool:

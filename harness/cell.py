@@ -1,6 +1,7 @@
 """A cell: one run of the study, from dense model to compressed model."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -156,6 +157,7 @@ def _run(
     workers: int,
     keep_checkpoint: bool,
 ) -> Result:
+    started, resumed = time.perf_counter(), len(record.replayed)
     sets = sets_of(study, config)
     stages: dict[str, Judging] = {"search": sets["search"], "confirm": sets["confirm"]}
     if config.constraint != "bleu":
@@ -181,7 +183,9 @@ def _run(
     record.write_masks(pruned_masks(study.model, operator))
     if keep_checkpoint:
         study.model.save(record.folder / records.CHECKPOINT)
-    result = _result(study, config, operator, evaluator, knobs, sets, translated, failed)
+    fresh = sum(e.seconds for e in evaluator.done[resumed:])
+    other = max(0.0, time.perf_counter() - started - fresh)  # workers may judge side by side
+    result = _result(study, config, operator, evaluator, knobs, sets, translated, failed, other)
     record.finish(result)
     return result
 
@@ -215,6 +219,7 @@ def _result(
     sets: dict[str, SentenceSet],
     translated: dict[str, Translated],
     failed: int,
+    other_seconds: float,
 ) -> Result:
     table = connection_table(study.model.description, config.vectors)
     prunable = int(table.loc[table.prunable, "size"].sum())
@@ -250,6 +255,7 @@ def _result(
         confirm_tokens=sum(e.tokens for e in done if e.stage in FINAL),
         tokens_computed=sum(e.tokens_computed for e in done),
         seconds=sum(e.seconds for e in done),
+        other_seconds=other_seconds,
         sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
         files=evaluator.record.file_hashes(),
         environment=environment(),

@@ -169,6 +169,9 @@ class Result(Strict):
     confirm_tokens: int = Field(description="delivered on confirm, and by judging in float32 again")
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
     seconds: float = Field(description="of the evaluations, workers and resumed runs added up")
+    other_seconds: float = Field(
+        description="of the process that finished the cell, beside evaluations: dense and final translations"
+    )
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")
     environment: Environment

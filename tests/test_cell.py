@@ -40,7 +40,7 @@ def weights(path) -> dict[str, torch.Tensor]:
 
 
 def comparable(result: records.Result) -> dict:
-    return result.model_dump(exclude={"seconds": True, "files": {records.EVALUATIONS}})
+    return result.model_dump(exclude={"seconds": True, "other_seconds": True, "files": {records.EVALUATIONS}})
 
 
 def without_seconds(evaluations: list[Evaluation]) -> list[dict]:

@@ -238,6 +238,7 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         confirm_tokens=7890,
         tokens_computed=120000,
         seconds=61.4,
+        other_seconds=20.0,
         sets={"search": measured(29.5), "confirm": measured(29.25), "test": measured(29.0)},
         files={},
         environment=environment(),

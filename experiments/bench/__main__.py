@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.bench import roofline, rows, searches, speed  # noqa: F401 (the modules register their figures)
+from experiments.bench import grids, roofline, rows, searches, speed  # noqa: F401 (the modules register their figures)
 from experiments.bench.context import Context, Skipped, figures
 from experiments.bench.machine import confine
 from grouping.errors import StudyError
