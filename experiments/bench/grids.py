@@ -1,5 +1,7 @@
 """Figures: what planning a large grid takes, and what a runner adds to each of its cells."""
 
+import contextlib
+import io
 import subprocess
 import sys
 import tempfile
@@ -55,7 +57,7 @@ def cell_overhead(context: Context) -> list[Row]:
         work = Copied(grid, result=real.cell_folder(first) / records.RESULT)
         found = []
         for part in (cells[: CELLS // 2], cells[CELLS // 2 :]):
-            with Progress(grid, len(part), 0, 1) as progress:
+            with Progress(grid, len(part), 0, 1) as progress, contextlib.redirect_stdout(io.StringIO()):
                 run = LocalRun(work, 1, Limits(), progress)
                 run(part[:1])  # starts the process from which workers are forked
                 started = time.perf_counter()
