@@ -1,9 +1,10 @@
 """``python -m experiments.growth``: what sizing and applying candidates costs as models grow.
 
 Models of fairseq's own architectures, freshly initialised, each with each grouping in a process of
-its own. Reported are seconds, passes (the time of applying a candidate in units of copying the
-weights of the groups that it changes) and memory (growth of the process over what it took before
-the model was read, in units of the model's float32 weights).
+its own; and, of the shipped models, what an evaluation takes on more and more sentences. Reported
+are seconds, passes (the time of applying a candidate in units of copying the weights of the groups
+that it changes) and memory (growth of the process over what it took before the model was read, in
+units of the model's float32 weights).
 """
 
 import argparse
@@ -22,7 +23,9 @@ import numpy as np
 import torch
 
 from grouping import connection_table, partition
+from harness.cell import Study
 from harness.cli import guarded
+from harness.constraint import Constraint
 from harness.files import write_text
 from harness.model import load_model, quiet_fairseq
 from harness.operators import operators
@@ -40,6 +43,8 @@ OPERATOR = "magnitude"
 CANDIDATES = 10_000
 #: where steps start (share pruned by class-blind), their size (as of NCS) and their number
 START, SIGMA, STEPS = 0.5, 0.05, 25
+#: of the search set, in which evaluations are timed; the share that class-blind prunes there; how often
+PARTS, PRUNED, REPEATS = (16, 8, 4, 2, 1), 0.2, 3
 #: a model so small that reading it only imports what reading takes
 TINY = dict.fromkeys(
     [
@@ -148,6 +153,37 @@ def measure(architecture: str, grouping: str, checkpoint: Path) -> dict[str, Any
     }
 
 
+def measure_evaluations(checkpoint: Path, corpus: Path) -> list[dict[str, Any]]:
+    """Rows: a model, a part of the search set, and the seconds of one evaluation (greedy, float32)."""
+    torch.set_num_threads(1)
+    study = Study.open(checkpoint, corpus)
+    operator = operators.get(OPERATOR)(study.model, study.groups("layer"))
+    knobs = operator.knobs(rules.get("class-blind")(operator.magnitudes(), PRUNED))
+    whole = len(study.corpus.references("search"))
+    counts = [whole // part for part in PARTS]
+    sets = {count: study.sentences("search", 1, searching=True, count=count) for count in counts}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    constraint = Constraint(1.0)
+    operator.apply(knobs)
+    for _ in range(REPEATS):
+        for count, sentences in sets.items():
+            operator.restore()
+            started = time.perf_counter()
+            operator.apply(knobs)
+            sentences.judge(sentences.translate(), constraint)
+            seconds[count].append(time.perf_counter() - started)
+    return [
+        {
+            "id": "evaluation",
+            "model": checkpoint.stem,
+            "parameters": study.model.flat.numel(),
+            "sentences": count,
+            "seconds": float(np.median(taken)),
+        }
+        for count, taken in seconds.items()
+    ]
+
+
 def time_steps(
     operator: Any, steps: Sequence[np.ndarray], connections: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +223,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m experiments.growth", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=WORDS, default=list(WORDS), metavar="ARCHITECTURE")
+    parser.add_argument("--models", type=Path, default=Path("models/homeassistant.en-de"), metavar="FOLDER")
+    parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("results/growth.json"), metavar="FILE")
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for grouping in (*COMMON, *OWN[family]):
                 rows.append(processes.submit(measure, architecture, grouping, checkpoint).result())
                 print(table(rows[-1:]), flush=True)
+        for shipped in sorted(args.models.glob("*.pt")):
+            found = processes.submit(measure_evaluations, shipped, args.corpus).result()
+            rows += found
+            for row in found:
+                print(f"{row['model']}: {row['sentences']} sentences {row['seconds']:.2f} s", flush=True)
     text = json.dumps(rows, indent=1) + "\n"
     write_text(args.out, text)
     print(table(rows))

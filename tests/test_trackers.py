@@ -82,7 +82,7 @@ def test_tensorboard_gets_curves(cell, tmp_path):
 
 def test_mlflow_gets_metrics(cell, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
-    pytest.importorskip("sqlalchemy")  
+    pytest.importorskip("sqlalchemy")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     run(cell, tmp_path / "grid", "mlflow")
     client = mlflow.MlflowClient()
