@@ -96,7 +96,7 @@ def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _columns(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in record.items():
         name = prefix + key
-        if key in ("sets", "environment") or (prefix.startswith("sets.") and isinstance(value, dict)):
+        if key in ("sets", "held", "environment") or (prefix.startswith("sets.") and isinstance(value, dict)):
             yield from _columns(value, f"{name}.")
         elif isinstance(value, list | dict):
             yield name, json.dumps(value)

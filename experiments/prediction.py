@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from tqdm import tqdm
 
+from experiments.prefilter import Prefilter
 from grouping.errors import StudyError
 from harness.cell import Study
 from harness.cli import guarded
@@ -29,7 +30,7 @@ from harness.files import file_hash, write_text
 from harness.operators import Operator, operators
 from harness.search.ncs import reflect
 from harness.search.rules import rules
-from harness.teacher_forcing import ACCURACY, LIKELIHOOD, Measure, Prefilter, TeacherForcing
+from harness.teacher_forcing import ACCURACY, LIKELIHOOD, Measure, TeacherForcing
 from harness.workers import Workers, cores
 
 #: changes whenever a row would be another one

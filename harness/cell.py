@@ -23,7 +23,7 @@ from harness.model import TranslationModel, load_model
 from harness.olmp import check_search, confirm, run_search
 from harness.operators import Operator, operators
 from harness.record import Record
-from harness.records import CellConfig, Evaluation, GroupResult, Result, configuration
+from harness.records import CellConfig, Evaluation, GroupResult, Held, Result, configuration
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
@@ -256,7 +256,17 @@ def _result(
         tokens_computed=sum(e.tokens_computed for e in done),
         seconds=sum(e.seconds for e in done),
         other_seconds=other_seconds,
+        held=_held(config.constraint, next(e for e in reversed(done) if e.stage == "confirm")),
         sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
         files=evaluator.record.file_hashes(),
         environment=environment(),
     )
+
+
+def _held(constraint: str, confirmed: Evaluation) -> Held:
+    """What the final candidate was confirmed by."""
+    value, drop, bound = confirmed.bleu, confirmed.drop, confirmed.bound
+    assert value is not None
+    assert drop is not None
+    assert bound is not None
+    return Held(constraint=constraint, dense=value + drop, value=value, drop=drop, bound=bound)

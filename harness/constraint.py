@@ -94,14 +94,16 @@ class Constraint:
         self, dense: NDArray[np.int64], pruned: NDArray[np.int64], bootstrap: PairedBootstrap
     ) -> Verdict:
         """Judge a candidate by the statistics ``[sentences, 10]`` of both models on one set."""
-        differences = bootstrap.differences(dense, pruned)
-        dense_bleu, pruned_bleu = bleu.score(dense.sum(axis=0)), bleu.score(pruned.sum(axis=0))
-        drop = dense_bleu - pruned_bleu
-        bound = float(np.quantile(differences, self.confidence))
+        before, after = bleu.score(dense.sum(axis=0)), bleu.score(pruned.sum(axis=0))
+        return self.verdict(before, after, bootstrap.differences(dense, pruned))
+
+    def verdict(self, dense: float, pruned: float, differences: NDArray[np.float64]) -> Verdict:
+        """Judge a candidate by both models' values and the resampled differences between them."""
+        drop, bound = dense - pruned, float(np.quantile(differences, self.confidence))
         excess = bound if self.criterion == "bound" else drop
         return Verdict(
-            bleu=pruned_bleu,
-            dense_bleu=dense_bleu,
+            bleu=pruned,
+            dense_bleu=dense,
             drop=drop,
             bound=bound,
             standard_error=float(differences.std(ddof=1)),

@@ -65,7 +65,12 @@ class TranslationModel:
         state = {key: copy.deepcopy(self.state[key]) for key in ("cfg", "extra_state", "optimizer_history")}
         # float32 as computed: a reader gets back exactly the weights that were evaluated
         state["model"] = _compact(self.module.state_dict())
-        write_atomically(path, lambda draft: torch.save(state, draft))
+
+        def write(draft: Path) -> None:
+            with draft.open("wb") as file:  # to a path torch.save would write its name into the file
+                torch.save(state, file)
+
+        write_atomically(path, write)
 
 
 def load_model(

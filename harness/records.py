@@ -126,6 +126,16 @@ class SetResult(Strict):
     chrf_signature: str
 
 
+class Held(Strict):
+    """What was held against the tolerance on confirm, in the constraint's unit."""
+
+    constraint: str
+    dense: float
+    value: float
+    drop: float
+    bound: float
+
+
 class GroupResult(Strict):
     group: str
     connections: int
@@ -172,6 +182,7 @@ class Result(Strict):
     other_seconds: float = Field(
         description="of the process that finished the cell, beside evaluations: dense and final translations"
     )
+    held: Held
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")
     environment: Environment

@@ -4,7 +4,6 @@ The model reads a source and its reference up to some word, and is asked for tha
 generated, so a whole batch is one parallel pass. Two measures come of it: token accuracy, which is
 SiPO's constraint with a tolerance of 1 percentage point (Li et al., TNNLS 2022), and likelihood in
 nats per token. Both are ratios of sums over sentences, so they are resampled and judged as BLEU is.
-No search asks the pre-filter: the pass costs as much as a greedy translation. It says what it would save.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,6 @@ from harness.sentences import Translated
 #: exact, as those of counts are, and a candidate equal to the dense model has bound 0 exactly
 GRID = 2.0**-20
 CHUNK = 2048  # target positions whose scores over the vocabulary are held at once
-FOLDS = 10  # parts of the calibration pairs; each part is predicted from the others
 
 
 @dataclass(frozen=True)
@@ -128,27 +126,18 @@ class Measure:
     unit: str
     of_sums: Callable[[NDArray], NDArray[np.float64]]
 
+    def judge(
+        self, constraint: Constraint, dense: NDArray, pruned: NDArray, bootstrap: PairedBootstrap
+    ) -> Verdict:
+        """Judge a candidate by both models' statistics ``[sentences, k]``; the verdict holds the measure."""
+        drops = self.of_sums(bootstrap.counts @ dense) - self.of_sums(bootstrap.counts @ pruned)
+        before, after = (float(self.of_sums(side.sum(axis=0))) for side in (dense, pruned))
+        return constraint.verdict(before, after, drops)
+
 
 ACCURACY = Measure("percentage points", lambda sums: 100 * sums[..., 1] / sums[..., 0])
 #: its drop is the rise of the negative log-likelihood
 LIKELIHOOD = Measure("nats per token", lambda sums: -sums[..., 2] / sums[..., 0])
-
-
-@dataclass(frozen=True)
-class ForcedConstraint(Constraint):
-    """The drop of a measure may not exceed ``tolerance`` in its unit; a verdict's ``bleu`` is its value."""
-
-    measure: Measure = ACCURACY
-
-    def judge(self, dense: NDArray, pruned: NDArray, bootstrap: PairedBootstrap) -> Verdict:
-        """Judge a candidate by the statistics ``[sentences, k]`` of both models on one set."""
-        of_sums = self.measure.of_sums
-        drops = of_sums(bootstrap.counts @ dense) - of_sums(bootstrap.counts @ pruned)
-        before, after = float(of_sums(dense.sum(axis=0))), float(of_sums(pruned.sum(axis=0)))
-        drop, bound = before - after, float(np.quantile(drops, self.confidence))
-        excess = bound if self.criterion == "bound" else drop
-        error, feasible = float(drops.std(ddof=1)), excess <= self.tolerance
-        return Verdict(after, before, drop, bound, error, feasible, excess)
 
 
 #: by the constraint's name
@@ -180,61 +169,9 @@ class ForcedSet:
         raise AssertionError("all references are scored in one pass: nothing to race")
 
     def judge(self, found: Translated, constraint: Constraint) -> Verdict:
-        own = ForcedConstraint(
-            constraint.tolerance, constraint.criterion, constraint.confidence, measure=self.measure
-        )
-        return own.judge(self.dense.statistics, found.statistics, self.bootstrap)
+        return self.measure.judge(constraint, self.dense.statistics, found.statistics, self.bootstrap)
 
 
 def _scored(forcing: TeacherForcing) -> Translated:
     found = forcing.score()
     return Translated([], found.statistics, int(found.tokens.sum()))
-
-
-@dataclass(frozen=True)
-class Prefilter:
-    """Foretells a candidate's drop in BLEU from a cheap measure's drop, after those translated so far.
-
-    CV+ (Barber et al., "Predictive inference with the jackknife+", Annals of Statistics 49(1), 2021)
-    around a monotone regression: each end of the interval fails for about a share ``error`` of new
-    candidates (at most twice that) if they come from where the calibration pairs came from.
-    Silent below ``minimum`` pairs, and below 1/error - 1, where no such end exists.
-    """
-
-    error: float = 0.05
-    minimum: int = 20
-
-    def interval(self, measured: NDArray, drops: NDArray, new: float) -> tuple[float, float]:
-        """Both ends for a candidate measured ``new``; calibration pairs [n], in the order of the search.
-
-        ``drops`` is whatever is held against the tolerance, the drop in BLEU or its upper bound.
-        """
-        rank = int(self.error * (len(drops) + 1))
-        if len(drops) < self.minimum or rank < 1:
-            return -np.inf, np.inf
-        fold = np.arange(len(drops)) % FOLDS
-        foretold = np.empty(len(drops))
-        for part in range(FOLDS):
-            held, others = fold == part, fold != part
-            fit = isotonic(measured[others], drops[others], np.append(measured[held], new))
-            foretold[held] = fit[-1] + drops[held] - fit[:-1]
-        foretold.sort()
-        return float(foretold[rank - 1]), float(foretold[-rank])
-
-    def refuses(self, measured: NDArray, drops: NDArray, new: float, tolerance: float) -> bool:
-        """Whether the candidate cannot be feasible, at the error level of one end."""
-        return self.interval(measured, drops, new)[0] > tolerance
-
-
-def isotonic(x: NDArray, y: NDArray, at: NDArray) -> NDArray[np.float64]:
-    """The non-decreasing step function through points [n] with least squares, at points [m].
-
-    By the min-max formula: its i-th value is max over j ≤ i of min over k ≥ i of the mean of y[j..k].
-    """
-    order = np.lexsort((y, x))
-    sums = np.concatenate([[0.0], np.cumsum(y[order])])
-    count = np.arange(1, len(sums)) - np.arange(len(sums) - 1)[:, None]
-    means = (sums[1:] - sums[:-1, None]) / np.maximum(count, 1)
-    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # over k ≥ i, where j ≤ i
-    values = np.diagonal(np.maximum.accumulate(least, axis=0))
-    return values[np.maximum(np.searchsorted(x[order], at, side="right") - 1, 0)]

@@ -345,6 +345,9 @@ def test_a_search_under_teacher_forcing_reports_bleu(studies, tmp_path, constrai
     assert 0 < result.pruned < result.prunable
     assert result.sets["confirm"].bleu_signature.startswith("nrefs:1|")
     assert result.sets["test"].dense_bleu > 5
+    assert result.held.constraint == constraint
+    assert result.held.drop <= 5
+    assert result.held.drop == pytest.approx(result.held.dense - result.held.value)
     evaluations = read_evaluations(tmp_path / "cell")
     assert {e.sentences for e in evaluations if e.how == "translated"} == {20, 12}
     assert all(e.drop is not None for e in evaluations if e.how == "translated")

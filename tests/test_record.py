@@ -10,7 +10,7 @@ from conftest import largest_file
 from grouping.errors import StudyError
 from harness.environment import environment
 from harness.record import Record, cell_name
-from harness.records import CellConfig, Evaluation, Result, SetResult
+from harness.records import CellConfig, Evaluation, Held, Result, SetResult
 from harness.report import summary_lines
 
 CONFIG = CellConfig(checkpoint_sha256="c" * 64, corpus_sha256="d" * 64)
@@ -239,6 +239,7 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         tokens_computed=120000,
         seconds=61.4,
         other_seconds=20.0,
+        held=Held(constraint="bleu", dense=30.0, value=29.25, drop=0.75, bound=0.9),
         sets={"search": measured(29.5), "confirm": measured(29.25), "test": measured(29.0)},
         files={},
         environment=environment(),

@@ -9,18 +9,16 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.data.language_pair_dataset import collate
 from sklearn.isotonic import IsotonicRegression
 
+from experiments.prefilter import Prefilter, isotonic
 from grouping.errors import StudyError
 from harness.cell import Study
-from harness.constraint import PairedBootstrap
+from harness.constraint import Constraint, PairedBootstrap
 from harness.operators import operators
 from harness.teacher_forcing import (
     ACCURACY,
     LIKELIHOOD,
     Forced,
-    ForcedConstraint,
-    Prefilter,
     TeacherForcing,
-    isotonic,
 )
 
 #: a sentence's nll sums up to a hundred float32 terms of a few nats
@@ -138,13 +136,13 @@ def one_word_sentences(sentences: int, wrong: int) -> np.ndarray:
 def test_a_drop_and_its_bound_against_the_normal_approximation_by_hand(measure, unit):
     dense, pruned = one_word_sentences(400, wrong=0), one_word_sentences(400, wrong=40)
     bootstrap = PairedBootstrap(400, 4000, seed=1)
-    verdict = ForcedConstraint(0.11 * unit, measure=measure).judge(dense, pruned, bootstrap)
+    verdict = measure.judge(Constraint(0.11 * unit), dense, pruned, bootstrap)
     # 10 % wrong: standard error sqrt(0.1 * 0.9 / 400) = 0.015
     assert verdict.drop == pytest.approx(0.1 * unit)
     assert verdict.standard_error == pytest.approx(0.015 * unit, rel=0.05)
     assert verdict.bound == pytest.approx((0.1 + 1.645 * 0.015) * unit, rel=0.03)
     assert not verdict.feasible
-    assert ForcedConstraint(0.11 * unit, "point", measure=measure).judge(dense, pruned, bootstrap).feasible
+    assert measure.judge(Constraint(0.11 * unit, "point"), dense, pruned, bootstrap).feasible
 
 
 @pytest.mark.parametrize("measure", [ACCURACY, LIKELIHOOD])
@@ -155,7 +153,7 @@ def test_the_dense_model_is_feasible_at_tolerance_zero(studies, measure):
     # in another place of memory, where another order of additions may be chosen
     moved = np.asfortranarray(np.vstack([again[:1], again]))[1:]
     for pruned in (again, moved):
-        verdict = ForcedConstraint(0.0, measure=measure).judge(dense, pruned, bootstrap)
+        verdict = measure.judge(Constraint(0.0), dense, pruned, bootstrap)
         assert (verdict.drop, verdict.bound, verdict.feasible) == (0, 0, True)
 
 
