@@ -67,8 +67,9 @@ class Claim:
                     f"or, if that machine is gone, remove {seen.name} there"
                 )
         self.path = folder / f"{CLAIM}{max((_generation(s.name) for s in found), default=0) + 1:06d}"
-        owner = {"token": uuid.uuid4().hex, **_myself()}
-        draft = folder / f".{self.path.name}.{owner['token']}{PART}"
+        self.token = uuid.uuid4().hex
+        owner = {"token": self.token, **_myself()}
+        draft = folder / f".{self.path.name}.{self.token}{PART}"
         try:
             draft.write_text(json.dumps(owner) + "\n")
             os.link(draft, self.path)
@@ -93,8 +94,8 @@ class Claim:
 
     def check(self) -> None:
         """Raise Lost if somebody has taken over. To be called before anything is written."""
-        latest = max((n for n in os.listdir(self.folder) if n.startswith(CLAIM)), default="")
-        if latest != self.path.name:
+        # a name alone says little: after a holder that has given the folder back, counting begins anew
+        if [seen.token for seen in _claims(self.folder)][-1:] != [self.token]:
             raise Lost(f"{self.folder} was taken over by another process while this one was asleep")
 
     def release(self) -> None:
@@ -102,7 +103,8 @@ class Claim:
         self._over.set()
         self._beating.join()
         with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            if self.token in {seen.token for seen in _claims(self.folder) if seen.name == self.path.name}:
+                self.path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):

@@ -154,6 +154,18 @@ def test_one_that_was_asleep_learns_that_it_has_lost(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_one_that_was_asleep_does_not_take_a_later_holder_for_itself(tmp_path):
+    """Who took over has given the folder back, and counting has begun anew."""
+    asleep = Claim(tmp_path)
+    asleep.path.unlink()
+    with Claim(tmp_path) as later:
+        assert later.path == asleep.path
+        with pytest.raises(Lost, match="was taken over by another process"):
+            asleep.check()
+        asleep.release()
+        later.check()
+
+
 def test_a_claim_that_cannot_be_read_is_waited_for(tmp_path, clock):
     (tmp_path / "claim-000001").write_text("\0\0")
     watch = Watch(silence=10)
