@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     if path.exists() and not path.is_file():
         raise StudyError(f"could not write {path}: it is no regular file; choose another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    # processes of several machines may write the same file, and have the same number
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
     try:
         write(draft)
         with draft.open("rb") as file:

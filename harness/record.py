@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from grouping.errors import StudyError
 from harness import records
-from harness.claim import Claim, is_leftover
-from harness.files import file_hash, write_atomically, write_json, write_text
+from harness.claim import CLAIM, Claim, is_leftover
+from harness.files import PART, file_hash, write_atomically, write_json, write_text
 from harness.records import CellConfig, Evaluation, Failure, Result
 
 T = TypeVar("T", bound=BaseModel)
@@ -54,6 +54,9 @@ class Record:
             raise StudyError(f"could not make {self.folder}: {error}") from error
         self._claim = Claim(self.folder)
         check_folder(self.folder, config)  # again: now nobody else writes
+        for draft in self.folder.glob(f".*{PART}"):
+            if not draft.name.startswith(f".{CLAIM}"):  # of one that is being made at this moment
+                draft.unlink(missing_ok=True)
         if (self.folder / records.RESULT).exists():
             return []
         if not (self.folder / records.CONFIG).exists():

@@ -202,6 +202,14 @@ def test_the_name_of_a_cell_is_readable_and_follows_every_field():
     )
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    replayed(tmp_path)
+    (tmp_path / ".masks.npz.1a2b.part").touch()
+    (tmp_path / ".claim-000001.3c4d.part").touch()  # may be of one that is about to claim the folder
+    replayed(tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [".claim-000001.3c4d.part"]
+
+
 def test_the_summary_shows_the_three_sets_side_by_side():
     def measured(bleu: float) -> SetResult:
         return SetResult(
