@@ -1,5 +1,6 @@
 """What the inputs of a plan are, by their contents: hashes and shapes of checkpoints, hashes of corpora."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -80,8 +81,9 @@ class Inputs:
         name = self._file_hash(checkpoint)
         if name not in known:
             known[name] = asdict(_load(checkpoint, corpus, self.trust))
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.memory, {"format": FORMAT, "checkpoints": known})
+            with contextlib.suppress(StudyError, OSError):  # reading the checkpoint again is no harm
+                self.memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.memory, {"format": FORMAT, "checkpoints": known})
         found = known[name]
         description = found["description"]
         shapes = {parameter: tuple(shape) for parameter, shape in description["shapes"].items()}
