@@ -17,7 +17,10 @@ from harness.record import write_failure
 from harness.records import Evaluation, Failure
 
 #: what keeps any cell from being written, so that going on with the next one is no use
-NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_PLACE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE),
+}
 
 
 class Outcome(NamedTuple):
