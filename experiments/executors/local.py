@@ -5,6 +5,7 @@ import ctypes
 import logging
 import os
 import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ from harness.claim import Watch
 
 #: of Linux's prctl: the signal that a process gets when its parent dies
 PR_SET_PDEATHSIG = 1
-#: processes that one cell may take with it before it is given up
+#: processes that one cell may take with it before it is given up; attempts to start one
 ATTEMPTS = 3
 #: seconds between two looks at limits, and at cells that another runner holds
 LOOK, LOOK_AT_HELD = 0.5, 5.0
@@ -92,6 +93,7 @@ class LocalRun:
 
     def _hand_out(self) -> None:
         """Give each idle worker a cell that is still to be run."""
+        self._end([w for w in self._workers if w.cell is None and not w.process.is_alive()])
         while self._queue and len(self._busy()) < self.jobs:
             cell = self._queue.popleft()
             folder = self.work.grid.cell_folder(cell)
@@ -134,6 +136,7 @@ class LocalRun:
                         continue
                     worker.cell = None
                     self._ended(cell, said)
+                    break  # what comes of the process from here on is no matter of this cell
             except (EOFError, OSError):
                 self._died(worker, cell)
 
@@ -186,9 +189,7 @@ class LocalRun:
             # Ctrl-C reaches all processes of a terminal, and the one they are forked from while it imports
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                process.start()
-            except OSError as error:
-                raise StudyError(f"no worker can be started ({error}): try fewer jobs") from error
+                _start(process)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._workers.append(worker := _Worker(process, ours, slot))
@@ -205,6 +206,17 @@ class LocalRun:
             self._workers.remove(worker)
 
 
+def _start(process: BaseProcess) -> None:
+    """Start a process. The one that it is forked from may have been killed, and is replaced then."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return process.start()
+        except (EOFError, OSError) as error:
+            if attempt == ATTEMPTS:
+                raise StudyError(f"no worker can be started ({error}): try fewer jobs") from error
+            time.sleep(LOOK)
+
+
 def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
     """A worker's life: run cells until the runner closes its end of the pipe or is gone."""
     if gpu is not None:
@@ -217,9 +229,16 @@ def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends the others
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
+
+    def tell(said: Any) -> None:
+        try:
+            connection.send(said)
+        except OSError:  # the runner is gone, which is no failure of the cell
+            sys.exit()
+
     with contextlib.suppress(EOFError, OSError):
         while True:
-            connection.send(work(connection.recv(), connection.send))
+            tell(work(connection.recv(), tell))
 
 
 def _resident_gb(pid: int | None) -> float:
