@@ -23,7 +23,6 @@ class Progress:
         """``done`` of ``total`` cells were finished before."""
         self._grid, self._total, self._done = grid, total, done
         self._quiet = not sys.stderr.isatty()
-        self.failed: list[PlannedCell] = []
         self._waiting: set[str] = set()
         self._bar = self._new(0, total=total, initial=done, unit="cell", desc="grid")
         self._cells = {slot: self._new(slot + 1, unit="eval") for slot in range(jobs)}
@@ -59,7 +58,6 @@ class Progress:
         self._bar.update()
         where = f"[{self._done}/{self._total}] {cell.name}: "
         if outcome.kind == "failed":
-            self.failed.append(cell)
             tqdm.write(f"{where}FAILED: {' '.join(outcome.message.split())}", file=sys.stdout)
             return
         result = read(self._grid.cell_folder(cell) / records.RESULT, Result)

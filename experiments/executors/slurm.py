@@ -2,7 +2,8 @@
 
 Jobs are submitted in arrays and nothing waits for them: a cell's folder says what became of it, and what
 is still in the queue is asked from the cluster. A job that runs out of time or is preempted is queued
-again and goes on where its cells were. The jobs of a grid are listed in ``slurm/jobs.jsonl``.
+again and goes on where its cells were. Each array has a folder below ``slurm``, named as the cluster names
+its jobs, where ``cells.json`` lists the cells of each job.
 """
 
 import json
@@ -24,12 +25,13 @@ from submitit import AutoExecutor
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
-from experiments.executors import Options, local
+from experiments.executors import Options, left, local
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from grouping import StudyError
+from harness.files import write_json
 
-JOBS = "jobs.jsonl"
+CELLS = "cells.json"
 #: seconds between two looks at the queue
 LOOK = 2.0
 #: tasks of an array where the cluster does not say how many it takes; SLURM's own default
@@ -61,15 +63,13 @@ class Site(BaseModel):
 class Batch(Checkpointable):
     """The cells of one job. SLURM may run it again at any time: what is done is not done again."""
 
-    folder: Path
-    names: tuple[str, ...]
+    grid: Grid
+    cells: Sequence[PlannedCell]
     options: Options
 
     def __call__(self) -> None:
-        """Run the cells; raises StudyError if one has failed."""
-        grid = Grid(self.folder)
-        mine = [cell for cell in grid.planned() if cell.name in set(self.names)]
-        local(grid, mine, self.options)
+        """Run the cells, whatever is planned by now; raises StudyError if one has failed."""
+        local(self.grid, self.cells, self.options)
 
 
 class Submitted(NamedTuple):
@@ -97,7 +97,7 @@ def read_site(path: Path | None) -> Site:
 
 
 def submit(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
-    """Submit the cells that are not in the queue yet; with ``options.wait``, until no job is left.
+    """Submit the cells that are to be run and not in the queue yet; wait for them with ``options.wait``.
 
     Raises StudyError where there is no SLURM, and when the cluster refuses.
     """
@@ -106,31 +106,32 @@ def submit(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     if needs_gpu and not site.gpus:
         raise StudyError("the plan says device = cuda: say in --site how many gpus a job gets")
     queued = {name for job in in_queue(grid) for name in job.cells}
-    waiting = [cell.name for cell in cells if cell.name not in queued]
-    batches = [tuple(waiting[i : i + site.cells_per_job]) for i in range(0, len(waiting), site.cells_per_job)]
-    jobs = site.gpus or site.cpus
-    runs = replace(options, jobs=jobs, site=None, wait=False)
+    waiting = [cell for cell in left(grid, cells, options) if cell.name not in queued]
+    runs = replace(options, jobs=site.gpus or site.cpus, site=None, wait=False)
+    size = site.cells_per_job
+    batches = [Batch(grid, waiting[i : i + size], runs) for i in range(0, len(waiting), size)]
     largest = array_limit()
     for start in range(0, len(batches), largest):
         part = batches[start : start + largest]
-        submitted = _submit_array(grid, [Batch(grid.folder, names, runs) for names in part], site)
-        with (grid.slurm_folder / JOBS).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(job._asdict()) + "\n" for job in submitted)
-        print(f"{len(part)} jobs with {sum(map(len, part))} cells: {submitted[0].job} … {submitted[-1].job}")
+        jobs = _submit_array(grid, part, site)
+        print(f"{len(part)} jobs with {sum(len(b.cells) for b in part)} cells: {jobs[0]} … {jobs[-1]}")
     if not batches:
         print(f"nothing to submit: {len(queued)} cells are in the queue, the others are done or failed")
     if options.wait:
-        wait(grid, [cell.name for cell in cells])
+        wait(grid, cells)
     else:
         print(f"`olmp status {grid.folder}` says how it goes")
 
 
-def _submit_array(grid: Grid, batches: Sequence[Batch], site: Site) -> list[Submitted]:
+def _submit_array(grid: Grid, batches: Sequence[Batch], site: Site) -> list[str]:
+    """Submit one array; returns the numbers of its jobs."""
     name = f"olmp-{uuid.uuid4().hex[:8]}"
     # a folder of its own: submitit names files by job number, which a cluster may count from 1 again
-    executor = AutoExecutor(
-        folder=grid.slurm_folder / name, cluster="slurm", slurm_max_num_timeout=site.requeues
-    )
+    folder = grid.slurm_folder / name
+    folder.mkdir(parents=True)
+    # before anything is in the queue: whoever is killed in between leaves no jobs that nobody knows
+    write_json(folder / CELLS, [[cell.name for cell in batch.cells] for batch in batches])
+    executor = AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=site.requeues)
     exports = [f"export {key}={shlex.quote(value)}" for key, value in site.environment.items()]
     asked: dict[str, Any] = {
         "name": name,
@@ -151,20 +152,20 @@ def _submit_array(grid: Grid, batches: Sequence[Batch], site: Site) -> list[Subm
         jobs = executor.map_array(Batch.__call__, batches)
     except Exception as error:  # submitit has its own for what sbatch says
         raise StudyError(f"the cluster takes no jobs: {' '.join(str(error).split())}") from error
-    return [Submitted(job.job_id, name, list(batch.names)) for job, batch in zip(jobs, batches, strict=True)]
+    return [job.job_id for job in jobs]
 
 
 def in_queue(grid: Grid) -> list[Submitted]:
     """The jobs of a grid that wait or run, as the cluster says. Raises StudyError where there is no SLURM."""
-    path = grid.slurm_folder / JOBS
-    if not path.exists():
-        _ask("squeue", "--version")
-        return []
-    said = _ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%j|%T").splitlines()
+    said = _ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%j|%T")
     over = re.compile("COMPLETED|CANCELLED|FAILED|TIMEOUT|DEADLINE|OUT_OF_MEMORY|BOOT_FAIL")
-    alive = {tuple(line.split("|")[:2]) for line in said if not over.match(line.split("|")[2])}
-    known = [Submitted(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [job for job in known if (job.job, job.name) in alive]
+    found, cells = [], {path.parent.name: path for path in grid.slurm_folder.glob(f"*/{CELLS}")}
+    for job, task, name, state in re.findall(r"^(\d+)_?(\d*)\|(olmp-\w+)\|(\w+)", said, re.M):
+        if name in cells and not over.match(state):
+            # an array of one job is none, so that it has no number in it
+            names = json.loads(cells[name].read_text(encoding="utf-8"))[int(task or 0)]
+            found.append(Submitted(f"{job}_{task}" if task else job, name, names))
+    return found
 
 
 def cancel(grid: Grid) -> int:
@@ -175,9 +176,8 @@ def cancel(grid: Grid) -> int:
     return len(jobs)
 
 
-def wait(grid: Grid, names: Sequence[str]) -> None:
+def wait(grid: Grid, cells: Sequence[PlannedCell]) -> None:
     """Until no job of the grid is left. Raises StudyError if cells have no result then."""
-    cells = [cell for cell in grid.planned() if cell.name in set(names)]
     with tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         while True:
             alive = in_queue(grid)  # before the states: what ends in between is seen the next time
