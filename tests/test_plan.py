@@ -102,6 +102,7 @@ def test_a_checkpoint_is_read_once_and_remembered(small, inputs, monkeypatch):
     monkeypatch.undo()
     inputs.memory.write_text('{"format": 0}')  # of another version, or damaged: only a memory
     assert cells_of(asked, Inputs(inputs.memory)) == before
+    assert cells_of(asked, Inputs(inputs.memory / "not a folder" / "memory.json")) == before
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
