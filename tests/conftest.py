@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -56,6 +57,24 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     return [Evaluation.model_validate_json(line) for line in lines]
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 60, between: float = 0.1) -> None:
+    """Fail if something does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happens"
+        time.sleep(between)
+
+
+def prepare_small(folder: Path) -> None:
+    """The first short sentences of each split of the default corpus, in the pieces of the shipped models."""
+    whole = Corpus.open(ROOT / "data" / "homeassistant.en-de")
+    text = {}
+    for split, size in SENTENCES.items():
+        pairs = zip(whole.sources(split), whole.references(split), strict=True)
+        text[split] = [pair for pair in pairs if len(pair[0]) <= LONGEST][:size]
+    prepare(text, folder, "en", "de", pieces=Pieces(MODELS / "bpe.model", MODELS / "dict.txt"))
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """While it lasts, the kernel refuses to let any file of this process grow beyond ``size`` bytes."""
@@ -92,16 +111,11 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small(shared) -> Path:
-    """The first short sentences of each split of the default corpus, in the pieces of the shipped models."""
+    """The corpus of ``prepare_small``, made once for all processes of a test run."""
     folder = shared / "small.en-de"
-    whole = Corpus.open(ROOT / "data" / "homeassistant.en-de")
     with one_at_a_time(folder):
         if not folder.exists():
-            text = {}
-            for split, size in SENTENCES.items():
-                pairs = zip(whole.sources(split), whole.references(split), strict=True)
-                text[split] = [pair for pair in pairs if len(pair[0]) <= LONGEST][:size]
-            prepare(text, folder, "en", "de", pieces=Pieces(MODELS / "bpe.model", MODELS / "dict.txt"))
+            prepare_small(folder)
     return folder
 
 

@@ -245,6 +245,7 @@ def main() -> int:
     )
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=1, help="of each node")
+    parser.add_argument("--memory", type=int, default=4096, help="of each node, in MiB")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if reason := missing() or ("" if args.command else "no command"):
@@ -252,7 +253,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave the contexts
     with (
         tempfile.TemporaryDirectory(prefix="slurm-") as folder,
-        Cluster(Path(folder) / "cluster", args.nodes, cpus=args.cpus) as cluster,
+        Cluster(Path(folder) / "cluster", args.nodes, cpus=args.cpus, memory=args.memory) as cluster,
     ):
         signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command too, which is to answer it
         status = cluster.run(args.command).returncode

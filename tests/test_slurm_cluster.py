@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import slurm_cluster
+from conftest import wait_until
 from slurm_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
@@ -44,13 +44,6 @@ def submit(cluster: Cluster, script: str, *options: str) -> str:
 def states(cluster: Cluster, job: str) -> set[str]:
     """The states that the tasks of a job are in."""
     return set(ask(cluster, "squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", job))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happens"
-        time.sleep(0.1)
 
 
 def lines(path: str) -> list[str]:
