@@ -20,7 +20,7 @@
 
 #define LANES 16
 #define BLOCK 64
-#define STRIP 4 /* vectors of a head that are summed at a time, in registers */
+#define STRIP 2 /* pairs of vectors of a head that are summed at a time, in registers */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -58,25 +58,60 @@ INLINE floats get_lanes(const void *array, int64_t i, int half) {
     return lanes;
 }
 
+/* 2 * LANES numbers from array[i] on. Those of bfloat16 come apart as they lie in 32-bit words, even ones
+ * and odd ones, which costs a shift and a mask; `put_pair` joins them again. */
+INLINE void get_pair(const void *array, int64_t i, floats pair[2], int half) {
+    if (half) {
+        words32 bits;
+        memcpy(&bits, (const uint16_t *)array + i, sizeof bits);
+        pair[0] = (floats)(bits << 16);
+        pair[1] = (floats)(bits & 0xffff0000u);
+    } else {
+        for (int k = 0; k < 2; k++) pair[k] = get_lanes(array, i + k * LANES, 0);
+    }
+}
+
+INLINE void prefetch(const void *array, int64_t i, int64_t count, int half) {
+    int64_t size = half ? 2 : 4;
+    for (int64_t b = 0; b < count * size; b += 64) __builtin_prefetch((const char *)array + i * size + b, 0, 2);
+}
+
+INLINE void put_pair(void *array, int64_t i, const floats pair[2], int half) {
+    if (half) {
+        words32 even = (words32)pair[0], odd = (words32)pair[1];
+        even = (even + 0x7fffu + ((even >> 16) & 1)) >> 16;
+        odd = (odd + 0x7fffu + ((odd >> 16) & 1)) & 0xffff0000u;
+        even |= odd;
+        memcpy((uint16_t *)array + i, &even, sizeof even);
+    } else {
+        for (int k = 0; k < 2; k++) memcpy((float *)array + i + k * LANES, &pair[k], sizeof pair[k]);
+    }
+}
+
 INLINE floats larger(floats a, floats b) {
     ints chosen = a > b;
     return (floats)((chosen & (ints)a) | (~chosen & (ints)b));
 }
 
-/* Sums of the lanes of four vectors: halves are added until four numbers of each are left. */
-INLINE void sum_lanes(const floats x[4], float sums[4]) {
-    typedef float half_lanes __attribute__((vector_size(2 * LANES)));
-    typedef float four __attribute__((vector_size(LANES)));
-    for (int k = 0; k < 4; k++) {
-        half_lanes halves[2];
-        memcpy(halves, &x[k], sizeof halves);
-        half_lanes eight = halves[0] + halves[1];
-        four quarters[2];
-        memcpy(quarters, &eight, sizeof quarters);
-        four sum = quarters[0] + quarters[1];
-        sums[k] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    }
-}
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
+#endif
+
+/* Halves, quarters, pairs or neighbours of the lanes of two vectors added up, those of `a` first. */
+#define FOLD_8(a, b)                                                              \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +      \
+     SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#define FOLD_4(a, b)                                                              \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +    \
+     SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31))
+#define FOLD_2(a, b)                                                              \
+    (SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +    \
+     SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31))
+#define FOLD_1(a, b)                                                              \
+    (SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +   \
+     SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31))
 
 /* e^x to about one unit in the last place: 2^n times a polynomial on |r| <= ln 2 / 2 (Cephes). */
 INLINE float exponential(float x) {
@@ -113,17 +148,30 @@ INLINE float largest(const void *row, int64_t from, int64_t to, int half) {
     return most;
 }
 
-/* Products of one vector with four others, which begin at places[0 ... 3] + at. */
-INLINE void dot(const float *a, const void *b, const int64_t *places, int64_t at, int64_t width, float *out, int half) {
-    floats lanes[4] = {{0}};
-    int64_t d = 0;
-    for (; d + LANES <= width; d += LANES) {
-        floats own = get_lanes(a, d, 0);
-        for (int k = 0; k < 4; k++) lanes[k] += own * get_lanes(b, places[k] + at + d, half);
+/* Products of one vector with LANES others, which begin at places[...] + at; those from `count` on are 0.
+ * `a` holds its numbers in the order of `get_pair`, those that fill no pair last. */
+INLINE floats dot(const float *a, const void *b, const int64_t *places, int64_t count, int64_t at, int64_t width,
+                  int half) {
+    floats fours[4] = {{0}}; /* a quarter of the lanes for each of four vectors */
+    int64_t even = width / (2 * LANES) * (2 * LANES);
+    for (int k = 0; k < 4 && 4 * k < count; k++) {
+        floats lanes[4] = {{0}};
+        for (int64_t d = 0; d < even; d += 2 * LANES) {
+            floats own[2], other[2];
+            get_pair(a, d, own, 0);
+            for (int l = 0; l < 4; l++) {
+                get_pair(b, places[4 * k + l] + at + d, other, half);
+                lanes[l] += own[0] * other[0];
+                lanes[l] += own[1] * other[1];
+            }
+        }
+        floats front = FOLD_8(lanes[0], lanes[1]), back = FOLD_8(lanes[2], lanes[3]);
+        fours[k] = FOLD_4(front, back);
     }
-    sum_lanes(lanes, out);
-    for (; d < width; d++)
-        for (int k = 0; k < 4; k++) out[k] += a[d] * get(b, places[k] + at + d, half);
+    floats front = FOLD_2(fours[0], fours[1]), back = FOLD_2(fours[2], fours[3]), sums = FOLD_1(front, back);
+    for (int64_t d = even; d < width; d++)
+        for (int k = 0; k < LANES; k++) sums[k] += a[d] * get(b, places[k] + at + d, half);
+    return sums;
 }
 
 /* Scaled dot-product attention of single queries (Vaswani et al., 2017, eq. 1).
@@ -132,12 +180,12 @@ INLINE void dot(const float *a, const void *b, const int64_t *places, int64_t at
 INLINE int attend(const void *query, int64_t query_stride, const void *keys, const void *values, int64_t stride,
                   const int64_t *first, const int64_t *table, int64_t table_stride, const int64_t *lengths,
                   int64_t rows, int64_t heads, int64_t width, float scale, void *out, int half) {
-    int64_t longest = 0;
+    int64_t longest = 0, even = width / (2 * LANES) * (2 * LANES);
     for (int64_t r = 0; r < rows; r++) longest = lengths[r] > longest ? lengths[r] : longest;
     longest = (longest + LANES - 1) / LANES * LANES;
-    int64_t *places = malloc(longest * sizeof(int64_t) + (longest + width) * sizeof(float));
+    int64_t *places = malloc(longest * sizeof(int64_t) + (longest + width) * heads * sizeof(float));
     if (!places) return 1;
-    float *shares = (float *)(places + longest), *wanted = shares + longest;
+    float *shares = (float *)(places + longest), *wanted = shares + heads * longest;
     for (int64_t r = 0; r < rows; r++) {
         int64_t count = lengths[r];
         for (int64_t j = 0; j < count; j++)
@@ -145,31 +193,63 @@ INLINE int attend(const void *query, int64_t query_stride, const void *keys, con
         int64_t padded = (count + LANES - 1) / LANES * LANES; /* with the first entry, at no share */
         for (int64_t j = count; j < padded; j++) places[j] = places[0];
         for (int64_t h = 0; h < heads; h++) {
-            int64_t at = h * width, to = (r * heads + h) * width, d = 0;
-            for (int64_t i = 0; i < width; i++) wanted[i] = scale * get(query, r * query_stride + at + i, half);
-            for (int64_t j = 0; j < count; j += 4) dot(wanted, keys, places + j, at, width, shares + j, half);
-            for (int64_t j = count; j < padded; j++) shares[j] = -INFINITY;
-            float most = largest(shares, 0, padded, 0), total = 0;
-            for (int64_t j = 0; j < padded; j += LANES)
-                for (int l = 0; l < LANES; l++) shares[j + l] = exponential(shares[j + l] - most);
-            for (int64_t j = 0; j < count; j++) total += shares[j];
-            for (; d + STRIP * LANES <= width; d += STRIP * LANES) {
-                floats sum[STRIP] = {{0}};
-                for (int64_t j = 0; j < count; j++)
-                    for (int v = 0; v < STRIP; v++)
-                        sum[v] += shares[j] * get_lanes(values, places[j] + at + d + v * LANES, half);
-                for (int v = 0; v < STRIP; v++)
-                    for (int l = 0; l < LANES; l++) put(out, to + d + v * LANES + l, sum[v][l] / total, half);
+            int64_t from = r * query_stride + h * width;
+            for (int64_t d = 0; d < even; d += 2 * LANES) {
+                floats pair[2];
+                get_pair(query, from + d, pair, half);
+                for (int k = 0; k < 2; k++) pair[k] *= scale;
+                put_pair(wanted, h * width + d, pair, 0);
             }
-            for (; d + LANES <= width; d += LANES) {
-                floats sum = {0};
-                for (int64_t j = 0; j < count; j++) sum += shares[j] * get_lanes(values, places[j] + at + d, half);
-                for (int l = 0; l < LANES; l++) put(out, to + d + l, sum[l] / total, half);
+            for (int64_t d = even; d < width; d++) wanted[h * width + d] = scale * get(query, from + d, half);
+        }
+        /* entries are read whole, all heads of some before the next ones; meanwhile those of the next row are
+         * fetched, unless it looks at the same ones */
+        int64_t next = r + 1 < rows && (table || first[r + 1] != first[r]) ? lengths[r + 1] : 0;
+        for (int64_t j = 0; j < count || j < next; j += LANES)
+            for (int64_t h = 0; h < heads; h++) {
+                if (j < count) {
+                    floats found = dot(wanted + h * width, keys, places + j, count - j, h * width, width, half);
+                    memcpy(shares + h * longest + j, &found, sizeof found);
+                }
+                for (int64_t i = j + h * LANES / heads; i < j + (h + 1) * LANES / heads && i < next; i++) {
+                    int64_t place = (table ? table[(r + 1) * table_stride + i] : first[r + 1] + i) * stride;
+                    prefetch(keys, place, heads * width, half);
+                    prefetch(values, place, heads * width, half);
+                }
+            }
+        for (int64_t h = 0; h < heads; h++) {
+            float *own = shares + h * longest, total = 0;
+            for (int64_t j = count; j < padded; j++) own[j] = -INFINITY;
+            float most = largest(own, 0, padded, 0);
+            for (int64_t j = 0; j < padded; j += LANES)
+                for (int l = 0; l < LANES; l++) own[j + l] = exponential(own[j + l] - most);
+            for (int64_t j = 0; j < count; j++) total += own[j];
+            for (int64_t j = 0; j < count; j++) own[j] /= total;
+        }
+        for (int64_t h = 0; h < heads; h++) {
+            const float *own = shares + h * longest;
+            int64_t at = h * width, to = (r * heads + h) * width, d = 0;
+            for (; d + STRIP * 2 * LANES <= width; d += STRIP * 2 * LANES) {
+                floats sum[STRIP][2] = {{{0}}}, pair[2];
+                for (int64_t j = 0; j < count; j++)
+                    for (int v = 0; v < STRIP; v++) {
+                        get_pair(values, places[j] + at + d + v * 2 * LANES, pair, half);
+                        for (int k = 0; k < 2; k++) sum[v][k] += own[j] * pair[k];
+                    }
+                for (int v = 0; v < STRIP; v++) put_pair(out, to + d + v * 2 * LANES, sum[v], half);
+            }
+            for (; d + 2 * LANES <= width; d += 2 * LANES) {
+                floats sum[2] = {{0}}, pair[2];
+                for (int64_t j = 0; j < count; j++) {
+                    get_pair(values, places[j] + at + d, pair, half);
+                    for (int k = 0; k < 2; k++) sum[k] += own[j] * pair[k];
+                }
+                put_pair(out, to + d, sum, half);
             }
             for (; d < width; d++) {
                 float sum = 0;
-                for (int64_t j = 0; j < count; j++) sum += shares[j] * get(values, places[j] + at + d, half);
-                put(out, to + d, sum / total, half);
+                for (int64_t j = 0; j < count; j++) sum += own[j] * get(values, places[j] + at + d, half);
+                put(out, to + d, sum, half);
             }
         }
     }
