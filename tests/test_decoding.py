@@ -14,6 +14,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from tiny_checkpoints import lively, tiny
 from tiny_models import MODELS, settings, task
 from torch import nn
+from torch.nn import functional
 
 from grouping.errors import StudyError
 from harness.decoding import Decoding, Translator, kernels
@@ -201,13 +202,15 @@ def test_nothing_to_translate(tmp_path):
     assert translator(read).translate([], Decoding()) == ([], 0)
 
 
+@pytest.mark.parametrize("after", [None, functional.relu, torch.tanh])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_linear_is_a_matrix_product(rows, bias):
+def test_linear_is_a_matrix_product(rows, bias, after):
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(rows, 11, generator=generator), torch.randn(6, 11, generator=generator)
     added = torch.randn(6, generator=generator) if bias else None
     expected = x.double() @ weight.double().T + (0 if added is None else added.double())
-    torch.testing.assert_close(Linear(weight, added)(x).double(), expected, rtol=1e-5, atol=1e-5)
-    elsewhere = Linear(*(None if part is None else part.to("meta") for part in (weight, added)))
+    expected = expected if after is None else after(expected)
+    torch.testing.assert_close(Linear(weight, added, after)(x).double(), expected, rtol=1e-5, atol=1e-5)
+    elsewhere = Linear(*(None if part is None else part.to("meta") for part in (weight, added)), after)
     assert elsewhere(x.to("meta")).shape == (rows, 6)

@@ -156,7 +156,7 @@ class _Layer:
         attention = layer.self_attn
         self.heads, self.width = attention.num_heads, attention.embed_dim
         self.scale = (self.width // self.heads) ** -0.5
-        self.pre_norm, self.activation = layer.normalize_before, layer.activation_fn
+        self.pre_norm = layer.normalize_before
         self.joined = Linear.joined((attention.q_proj, attention.k_proj, attention.v_proj), place)
         self.out = Linear.of(attention.out_proj, place)
         self.norm = _Norm(layer.self_attn_layer_norm, place)
@@ -166,7 +166,8 @@ class _Layer:
         if looks is not None:
             self.source_query, self.source_out = (Linear.of(p, place) for p in (looks.q_proj, looks.out_proj))
             self.source_norm = _Norm(layer.encoder_attn_layer_norm, place)
-        self.fc1, self.fc2 = Linear.of(layer.fc1, place), Linear.of(layer.fc2, place)
+        self.fc1 = Linear.of(layer.fc1, place, layer.activation_fn)
+        self.fc2 = Linear.of(layer.fc2, place)
         self.last_norm = _Norm(layer.final_layer_norm, place)
 
     def _residual(self, x: torch.Tensor, norm: _Norm, branch) -> torch.Tensor:
@@ -216,4 +217,4 @@ class _Layer:
         return self._residual(x, self.source_norm, branch)
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._residual(x, self.last_norm, lambda x: self.fc2(self.activation(self.fc1(x))))
+        return self._residual(x, self.last_norm, lambda x: self.fc2(self.fc1(x)))
