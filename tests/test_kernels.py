@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from harness.decoding import kernels
-from harness.decoding.kernels import ANY, FIRST, LAST, attend, best, lstm_cell
+from harness.decoding.kernels import ANY, FIRST, LAST, attend, best, lstm_cell, norm, store
 
 TYPES = (torch.float32, torch.bfloat16)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -99,3 +99,26 @@ def test_exponentials_of_large_numbers_stay_finite():
     out = attend(torch.tensor([[1.0]]), keys, keys, torch.tensor([0]), torch.tensor([3]), 1, 1.0)
     expected = functional.softmax(torch.tensor([1000.0, -1000.0, 999.0]), 0) @ keys[:, 0]
     torch.testing.assert_close(out[0, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("width", [3, 32, 72, 256])
+@pytest.mark.parametrize("residual", [False, True])
+def test_layer_normalisation_is_torchs(dtype, width, residual):
+    x, added = (3 + 2 * randn(5, width, seed=seed).to(dtype) for seed in (0, 1))
+    weight, bias = (randn(width, seed=seed).to(dtype) for seed in (2, 3))
+    found = norm(x, added if residual else None, weight, bias, 1e-5)
+    whole = x.double() + added.double() if residual else x.double()
+    expected = functional.layer_norm(whole, (width,), weight.double(), bias.double(), 1e-5)
+    # without the native kernel, bfloat16 rounds the sum, too
+    loose = 5 * TOLERANCE[dtype] if residual else 2 * TOLERANCE[dtype]
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=loose)
+    assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_rows_are_stored_at_their_entries(dtype):
+    rows, memory, entries = randn(3, 9).to(dtype)[:, 2:6], torch.zeros(8, 4, dtype=dtype), [6, 0, 3]
+    store(rows, memory, torch.tensor(entries))
+    assert torch.equal(memory[entries], rows)
+    assert not memory[[1, 2, 4, 5, 7]].any()

@@ -113,6 +113,13 @@ INLINE floats larger(floats a, floats b) {
     (SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +   \
      SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31))
 
+INLINE float sum_lanes(floats x) {
+    x = FOLD_8(x, x);
+    x = FOLD_4(x, x);
+    x = FOLD_2(x, x);
+    return x[0] + x[1];
+}
+
 /* e^x to about one unit in the last place: 2^n times a polynomial on |r| <= ln 2 / 2 (Cephes). */
 INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
@@ -345,6 +352,52 @@ INLINE void lstm(const void *gates, float *cell, void *hidden, int64_t rows, int
         }
 }
 
+/* Layer normalisation (Ba et al., 2016) of rows of x, or of x + y where there is a y. Returns 0, or 1 without
+ * memory. */
+INLINE int norm(const void *x, const void *y, const void *weight, const void *bias, int64_t rows, int64_t width,
+                float eps, void *out, int half) {
+    int64_t even = width / (2 * LANES) * (2 * LANES);
+    float *kept = malloc(width * sizeof(float));
+    if (!kept) return 1;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t at = r * width;
+        floats sums = {0}, squares = {0}, pair[2], other[2];
+        float total = 0, rest = 0;
+        for (int64_t d = 0; d < even; d += 2 * LANES) {
+            get_pair(x, at + d, pair, half);
+            if (y) {
+                get_pair(y, at + d, other, half);
+                for (int k = 0; k < 2; k++) pair[k] += other[k];
+            }
+            sums += pair[0] + pair[1];
+            put_pair(kept, d, pair, 0);
+        }
+        for (int64_t d = even; d < width; d++) {
+            kept[d] = get(x, at + d, half) + (y ? get(y, at + d, half) : 0);
+            total += kept[d];
+        }
+        float mean = (total + sum_lanes(sums)) / width;
+        for (int64_t d = 0; d < even; d += 2 * LANES) {
+            get_pair(kept, d, pair, 0);
+            for (int k = 0; k < 2; k++) squares += (pair[k] - mean) * (pair[k] - mean);
+        }
+        for (int64_t d = even; d < width; d++) rest += (kept[d] - mean) * (kept[d] - mean);
+        float rate = 1.0f / sqrtf((rest + sum_lanes(squares)) / width + eps);
+        for (int64_t d = 0; d < even; d += 2 * LANES) {
+            floats scale[2], shift[2];
+            get_pair(kept, d, pair, 0);
+            get_pair(weight, d, scale, half);
+            get_pair(bias, d, shift, half);
+            for (int k = 0; k < 2; k++) pair[k] = (pair[k] - mean) * rate * scale[k] + shift[k];
+            put_pair(out, at + d, pair, half);
+        }
+        for (int64_t d = even; d < width; d++)
+            put(out, at + d, (kept[d] - mean) * rate * get(weight, d, half) + get(bias, d, half), half);
+    }
+    free(kept);
+    return 0;
+}
+
 #define EXPORT(SUFFIX, HALF)                                                                                        \
     CLONES int attend_##SUFFIX(const void *query, int64_t query_stride, const void *keys, const void *values,       \
                                int64_t stride, const int64_t *first, const int64_t *table, int64_t table_stride,    \
@@ -359,7 +412,18 @@ INLINE void lstm(const void *gates, float *cell, void *hidden, int64_t rows, int
     }                                                                                                               \
     CLONES void lstm_##SUFFIX(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width) {          \
         lstm(gates, cell, hidden, rows, width, HALF);                                                               \
+    }                                                                                                               \
+    CLONES int norm_##SUFFIX(const void *x, const void *y, const void *weight, const void *bias, int64_t rows,      \
+                              int64_t width, float eps, void *out) {                                                \
+        return norm(x, y, weight, bias, rows, width, eps, out, HALF);                                               \
     }
 
 EXPORT(float32, 0)
 EXPORT(bfloat16, 1)
+
+/* Copies row r to entry entries[r]; strides and size are in bytes. */
+int store(const char *from, int64_t from_stride, char *into, int64_t into_stride, const int64_t *entries,
+          int64_t rows, int64_t size) {
+    for (int64_t r = 0; r < rows; r++) memcpy(into + entries[r] * into_stride, from + r * from_stride, size);
+    return 0;
+}

@@ -1,4 +1,4 @@
-"""What decoding does besides matrix products: attention, the best words, an LSTM's gates.
+"""What decoding does besides matrix products: attention, normalisation, the best words, an LSTM's gates.
 
 On a CPU through a small native library (``kernels.c``), which pip builds where there is a compiler;
 elsewhere, and on a GPU, the same in PyTorch. Results are equal up to rounding.
@@ -43,7 +43,38 @@ def _call(function, *arguments) -> None:
     """Integers go as int64, floats as float, tensors as the address of their first number."""
     kinds = {int: ctypes.c_int64, float: ctypes.c_float}
     if function(*(kinds.get(type(a), _at)(a) for a in arguments)):
-        raise MemoryError("no memory for attention or the best words: translate fewer rows at a time")
+        raise MemoryError("no memory for a step of decoding: translate fewer rows at a time")
+
+
+def norm(
+    x: torch.Tensor, added: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Layer normalisation of the rows of ``x`` [R, C], or of ``x + added``."""
+    native = _native("norm", x)
+    if native is None or not all(part is None or part.is_contiguous() for part in (x, added)):
+        return functional.layer_norm(x if added is None else x + added, weight.shape, weight, bias, eps)
+    out = torch.empty_like(x)
+    _call(native, x, added, weight, bias, *x.shape, eps, out)
+    return out
+
+
+def store(rows: torch.Tensor, memory: torch.Tensor, entries: torch.Tensor) -> None:
+    """Write ``rows`` [R, C] to ``entries`` [R] of ``memory`` [E, C]."""
+    loaded = library()
+    if loaded is None or rows.device.type != "cpu":
+        memory[entries] = rows
+        return
+    strides = (part.stride(0) * part.element_size() for part in (rows, memory))
+    _call(
+        loaded.store,
+        rows,
+        next(strides),
+        memory,
+        next(strides),
+        entries,
+        len(rows),
+        rows.shape[1] * rows.element_size(),
+    )
 
 
 def attend(

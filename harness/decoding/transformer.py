@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from harness.decoding.kernels import attend
+from harness.decoding.kernels import attend, norm, store
 from harness.decoding.linear import Linear, Place
 
 
@@ -78,7 +78,7 @@ class TransformerStepper:
         entries = (slots * memory.longest).repeat_interleave(lengths) + positions
         for layer, source in zip(self.decoder.layers, memory.source, strict=True):
             if layer.source_keys is not None:
-                source[entries] = layer.source_keys(x)
+                store(layer.source_keys(x), source, entries)
 
     def step(
         self, memory: TransformerMemory, lines: torch.Tensor, steps: torch.Tensor, previous: torch.Tensor
@@ -138,15 +138,15 @@ class _Norm:
     """Layer normalisation."""
 
     def __init__(self, module: Any, place: Place):
-        self.shape, self.eps = module.normalized_shape, module.eps
-        self.weight, self.bias = place(module.weight), place(module.bias)
+        self.weight, self.bias, self.eps = place(module.weight), place(module.bias), module.eps
 
     @classmethod
     def of(cls, module: Any, place: Place) -> "_Norm | None":
         return None if module is None else cls(module, place)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+    def __call__(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Of ``x``, or of ``x + added``."""
+        return norm(x, added, self.weight, self.bias, self.eps)
 
 
 class _Layer:
@@ -171,7 +171,7 @@ class _Layer:
         self.last_norm = _Norm(layer.final_layer_norm, place)
 
     def _residual(self, x: torch.Tensor, norm: _Norm, branch) -> torch.Tensor:
-        return x + branch(norm(x)) if self.pre_norm else norm(x + branch(x))
+        return x + branch(norm(x)) if self.pre_norm else norm(x, branch(x))
 
     def self_attention(self, x: torch.Tensor, first: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Over whole sentences, word after word; row r's begins at ``first[r]``."""
@@ -195,7 +195,7 @@ class _Layer:
 
         def branch(x: torch.Tensor) -> torch.Tensor:
             joined = self.joined(x)
-            written[entries] = joined[:, self.width :]
+            store(joined[:, self.width :], written, entries)
             keys, values = written.split(self.width, dim=1)
             query = joined[:, : self.width]
             return self.out(attend(query, keys, values, first, lengths, self.heads, self.scale, table))
