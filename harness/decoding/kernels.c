@@ -339,7 +339,7 @@ INLINE int best(const void *logits, int64_t rows, int64_t words, const int64_t *
 
 /* One step of an LSTM (Hochreiter and Schmidhuber, 1997) from its joined gates [rows, 4 * width], in the
  * order input, forget, cell, output. `cell`, float32 [rows, width], is updated in place. */
-INLINE void lstm(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width, int half) {
+INLINE int lstm(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width, int half) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t d = 0; d < width; d++) {
             int64_t at = r * 4 * width + d;
@@ -350,6 +350,7 @@ INLINE void lstm(const void *gates, float *cell, void *hidden, int64_t rows, int
             cell[r * width + d] = content;
             put(hidden, r * width + d, out * (2.0f * sigmoid(2.0f * content) - 1.0f), half);
         }
+    return 0;
 }
 
 /* Layer normalisation (Ba et al., 2016) of rows of x, or of x + y where there is a y. Returns 0, or 1 without
@@ -410,8 +411,8 @@ INLINE int norm(const void *x, const void *y, const void *weight, const void *bi
                              int64_t eos, int64_t count, int64_t *found, float *scores) {                           \
         return best(logits, rows, words, state, pad, eos, count, found, scores, HALF);                              \
     }                                                                                                               \
-    CLONES void lstm_##SUFFIX(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width) {          \
-        lstm(gates, cell, hidden, rows, width, HALF);                                                               \
+    CLONES int lstm_##SUFFIX(const void *gates, float *cell, void *hidden, int64_t rows, int64_t width) {           \
+        return lstm(gates, cell, hidden, rows, width, HALF);                                                        \
     }                                                                                                               \
     CLONES int norm_##SUFFIX(const void *x, const void *y, const void *weight, const void *bias, int64_t rows,      \
                               int64_t width, float eps, void *out) {                                                \

@@ -7,6 +7,7 @@ elsewhere, and on a GPU, the same in PyTorch. Results are equal up to rounding.
 import ctypes
 import importlib.util
 from functools import cache
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -16,6 +17,16 @@ _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 ANY, FIRST, LAST = 0, 1, 2
 
 
+#: what each function of the library takes: addresses (p), int64 (i), float (f)
+_TAKES = {
+    "attend": "pippippipiiifp",
+    "best": "piipiiipp",
+    "lstm": "pppii",
+    "norm": "ppppiifp",
+}
+_KINDS: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The native library, or None where it was not built."""
@@ -23,9 +34,14 @@ def library() -> ctypes.CDLL | None:
     if found is None or found.origin is None:
         return None
     try:
-        return ctypes.CDLL(found.origin)
+        loaded = ctypes.CDLL(found.origin)
     except OSError:  # built for another machine
         return None
+    loaded.store.argtypes = [_KINDS[kind] for kind in "pipipii"]
+    for name, takes in _TAKES.items():
+        for suffix in _NAMES.values():
+            getattr(loaded, f"{name}_{suffix}").argtypes = [_KINDS[kind] for kind in takes]
+    return loaded
 
 
 def _native(name: str, like: torch.Tensor):
@@ -35,14 +51,9 @@ def _native(name: str, like: torch.Tensor):
     return getattr(loaded, f"{name}_{_NAMES[like.dtype]}")
 
 
-def _at(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
 def _call(function, *arguments) -> None:
-    """Integers go as int64, floats as float, tensors as the address of their first number."""
-    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
-    if function(*(kinds.get(type(a), _at)(a) for a in arguments)):
+    """Of tensors goes the address of their first number."""
+    if function(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]):
         raise MemoryError("no memory for a step of decoding: translate fewer rows at a time")
 
 
@@ -101,7 +112,7 @@ def attend(
     _call(
         native,
         *(query, query.stride(0), keys, values, keys.stride(0), first, table, room, lengths),
-        *(len(query), heads, width, float(scale), out),
+        *(len(query), heads, width, scale, out),
     )
     return out
 
@@ -172,5 +183,5 @@ def lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         cell.copy_(forget.sigmoid() * cell + into.sigmoid() * new.tanh())
         return (out.sigmoid() * cell.tanh()).to(gates.dtype)
     hidden = torch.empty(rows, width, dtype=gates.dtype)
-    native(_at(gates), _at(cell), _at(hidden), ctypes.c_int64(rows), ctypes.c_int64(width))
+    _call(native, gates, cell, hidden, rows, width)
     return hidden
