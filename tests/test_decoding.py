@@ -172,6 +172,18 @@ def test_order_and_batch_size_change_nothing(model, beam, tmp_path):
         assert said.tokens == sum(map(len, found)) + len(found)
 
 
+@pytest.mark.parametrize("beam", BEAMS)
+def test_what_was_translated_before_changes_nothing(beam, tmp_path):
+    """Memory is used again, larger or smaller, also in another precision."""
+    _, read = tiny("transformer", tmp_path)
+    sentences, again = sources("transformer", 40), translator(read)
+    for chosen in (slice(3), slice(40), slice(20, 30)):
+        for precision in ("float32", "bfloat16"):
+            decoding = Decoding(beam, max_len_b=LIMIT, precision=precision)
+            found = again.translate(sentences[chosen], decoding)
+            assert found == translator(read).translate(sentences[chosen], decoding)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_weights_changed_in_place_are_seen(model, tmp_path):
     _, read = tiny(model, tmp_path, seed=1)

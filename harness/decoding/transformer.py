@@ -1,5 +1,6 @@
 """Incremental decoding of fairseq's ``transformer``: no padding, keys and values stay where they are."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class TransformerStepper:
 
     def __init__(self, module: Any):
         self.module = module
+        self._kept: list[torch.Tensor] = []
 
     def refresh(self, place: Place) -> None:
         """Take the weights as they are now, at a device and in a precision."""
@@ -49,17 +51,34 @@ class TransformerStepper:
 
     def open(self, slots: int, beam: int, room: int, longest: int) -> TransformerMemory:
         """Memory for so many sentences of at most ``longest`` words, and ``room`` steps."""
-        lines, like = slots * beam, self.output.weight
-        widths = [layer.width for layer in self.decoder.layers]
+        lines, device = slots * beam, self.output.weight.device
+        widths = [2 * layer.width for layer in self.decoder.layers]
+        shapes = [(entries, width) for entries in (slots * longest, lines * room) for width in widths]
+        space = self._space(shapes)
         return TransformerMemory(
-            source=[like.new_empty(slots * longest, 2 * width) for width in widths],
-            source_lengths=torch.zeros(slots, dtype=torch.long, device=like.device),
+            source=space[: len(widths)],
+            source_lengths=torch.zeros(slots, dtype=torch.long, device=device),
             longest=longest,
-            written=[like.new_empty(lines * room, 2 * width) for width in widths],
+            written=space[len(widths) :],
             room=room,
             beam=beam,
-            table=torch.zeros(lines, room, dtype=torch.long, device=like.device) if beam > 1 else None,
+            table=torch.zeros(lines, room, dtype=torch.long, device=device) if beam > 1 else None,
         )
+
+    def _space(self, shapes: list[tuple[int, int]]) -> list[torch.Tensor]:
+        """Tensors of these shapes, where those of the translation before were if they were as large.
+
+        The system clears memory that a program has not used yet, which took a twentieth of the time.
+        """
+        like, sizes = self.output.weight, [math.prod(shape) for shape in shapes]
+        kept = self._kept
+        if not (
+            [(part.dtype, part.device) for part in kept] == [(like.dtype, like.device)] * len(sizes)
+            and all(part.numel() >= size for part, size in zip(kept, sizes, strict=True))
+        ):
+            self._kept = kept = []  # let go of them first
+            self._kept = kept = [like.new_empty(size) for size in sizes]
+        return [part[:size].view(shape) for part, size, shape in zip(kept, sizes, shapes, strict=True)]
 
     def admit(self, memory: TransformerMemory, slots: torch.Tensor, sources: list[np.ndarray]) -> None:
         """Encode ``sources``, each with end of sentence, into these slots."""
