@@ -100,6 +100,14 @@ test: data lint ## lint, then all tests with coverage
 test-slurm: data ## the tests that need SLURM, on a cluster that they start (a minute)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slurm -rs
 
+.PHONY: smoke-slurm
+smoke-slurm: data ## the plan smoke on a SLURM cluster that is started for it (minutes)
+	$(PY) -m tests.slurm_cluster $(OLMP) grid smoke --executor slurm --wait --out $(or $(OUT),runs/smoke-slurm)
+
+.PHONY: faults
+faults: data ## grids under kills, full disks, torn files and wrong clocks (a quarter of an hour) [KILLS=100 SEED=1]
+	OMP_NUM_THREADS=1 $(PY) tests/faults.py $(if $(KILLS),--kills $(KILLS)) --seed $(SEED)
+
 .PHONY: lint
 lint: $(READY) ## style, types and the directions of imports
 	$(VENV)/bin/ruff check .

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from conftest import MODELS, ROOT
@@ -37,10 +38,10 @@ def write_plan(path: Path, corpus: Path, tables: str) -> Path:
     return path
 
 
-def olmp(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+def olmp(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``olmp`` to its end, in a process of its own."""
     command = [*OLMP, *map(str, arguments)]
-    return subprocess.run(command, **{"cwd": ROOT, "capture_output": True, "text": True} | options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
 
 
 def outcome(folder: Path) -> Mapping[str, pd.DataFrame]:
