@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from experiments.executors import Options, local
+from experiments.executors import Options, run_local
 from experiments.grid import Grid
 from experiments.inputs import Inputs
 from experiments.plan import cells_of, read_plan
@@ -31,7 +31,7 @@ def main() -> None:
     )
     grid, cells = Grid(args.out), cells_of(plan, Inputs(args.out / ".checkpoints.json")).cells
     print("Two trained models, searched side by side; a few minutes.", flush=True)
-    local(grid, cells, Options(jobs=args.jobs, keep_checkpoints=True))
+    run_local(grid, cells, Options(jobs=args.jobs, keep_checkpoints=True))
     for cell in cells:
         folder = grid.cell_folder(cell)
         result = read(folder / records.RESULT, Result)

@@ -56,6 +56,19 @@ class TranslationModel:
     def family(self) -> str:
         return self.description.family
 
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take over the weights of another checkpoint of the same architecture.
+
+        Raises StudyError if it cannot be read or does not fit.
+        """
+        weights = read_checkpoint(checkpoint)["model"]
+        _check_finite(weights, checkpoint)
+        try:
+            self.module.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StudyError(f"{checkpoint} is of another architecture: {reason}") from None
+
     def save(self, path: Path) -> None:
         """Write the current weights as a checkpoint that plain ``fairseq-generate`` loads.
 

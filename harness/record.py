@@ -13,6 +13,7 @@ from grouping.errors import StudyError
 from harness import records
 from harness.claim import CLAIM, Claim, is_leftover
 from harness.files import PART, file_hash, write_atomically, write_json, write_text
+from harness.masks import write_masks
 from harness.records import CellConfig, Evaluation, Failure, Result
 
 T = TypeVar("T", bound=BaseModel)
@@ -126,15 +127,7 @@ class Record:
         write_text(self.folder / name, "".join(line + "\n" for line in lines))
 
     def write_masks(self, masks: dict[str, np.ndarray]) -> None:
-        """Boolean masks by parameter (True = kept), packed to bits; ``<name>/shape`` beside each."""
-        packed = {name: np.packbits(mask) for name, mask in masks.items()}
-        shapes = {f"{name}/shape": np.array(mask.shape) for name, mask in masks.items()}
-
-        def write(draft: Path) -> None:
-            with draft.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **packed, **shapes)
-
-        write_atomically(self.folder / records.MASKS, write)
+        write_masks(self.folder / records.MASKS, masks)
 
     def __enter__(self) -> "Record":
         return self

@@ -49,7 +49,7 @@ def outcome(folder: Path) -> Mapping[str, pd.DataFrame]:
     found = collect(Grid(folder))
     assert found.unreadable == {}
     runs = found.runs.set_index("cell").sort_index()
-    volatile = runs.filter(regex=r"^(failure\.)?(seconds$|traceback$|environment)").columns
+    volatile = runs.filter(regex=r"^(failure\.)?((other_)?seconds$|traceback$|environment)").columns
     # the lines of evaluations.jsonl tell seconds, too, so the file's checksum is another one
     runs["files"] = runs["files"].str.replace(r'"evaluations.jsonl": "\w+"', "", regex=True)
     evaluations = found.evaluations.drop(columns="seconds").set_index(["cell", "index"]).sort_index()

@@ -187,9 +187,9 @@ class Cluster:
             )
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
-        while not condition():
+        while (late := time.monotonic() > deadline) or not condition():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
-            if ended or time.monotonic() > deadline:
+            if ended or late:
                 what = f"{ended[0]} has ended" if ended else f"it is not up after {self.patience:g} s"
                 raise RuntimeError("\n".join([f"SLURM does not start: {what}", *self._tails()]))
             time.sleep(0.05)

@@ -36,10 +36,19 @@ CELL += [
     "--precision",
 ]
 CELL += ["--no-skipping"]
+GRID = ["--out", "--trust-checkpoint", "--keep-checkpoints", "--cell-seconds", "--cell-memory"]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
     "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
     "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads", "--device"],
+    "retrain": [*MODEL, "--cell", "--out", "--epochs", "--learning-rate", "--autocast", "--seed"],
+    "plan": ["--out", "--trust-checkpoint", "--jobs"],
+    "grid": [*GRID, "--executor", "--jobs", "--retry-failed", "--tracker", "--site", "--wait"],
+    "status": ["--cells"],
+    "collect": [],
+    "verify": ["--sample", "--seed"],
+    "clean-failed": [],
+    "cancel": [],
     "corpus homeassistant": ["--pair", "--out", "--vocabulary"],
     "corpus multi30k": ["--pair", "--out", "--vocabulary", "--from"],
     "corpus text": ["--pair", "--out", "--vocabulary"],

@@ -14,7 +14,7 @@ from conftest import MODELS
 
 from experiments.collect import EVALUATIONS, RUNS, collect
 from experiments.cost import estimate
-from experiments.executors import Options, debug, executors, local
+from experiments.executors import Options, executors, run_debug, run_local
 from experiments.grid import Grid, cell_folders
 from experiments.inputs import Inputs
 from experiments.plan import Plan, PlannedCell, cells_of
@@ -71,7 +71,7 @@ def start(folder: Path, cells: list[PlannedCell], **options) -> Grid:
 
     grid = Grid(folder)
     grid.write_plan(Cells("quick", cells, []))
-    local(grid, cells, Options(**{"jobs": 1} | options))
+    run_local(grid, cells, Options(**{"jobs": 1} | options))
     return grid
 
 
@@ -93,7 +93,7 @@ def test_the_number_of_jobs_and_the_executor_do_not_change_the_results(planned, 
     one, two = (start(tmp_path / str(jobs), cells, jobs=jobs) for jobs in (1, 2))
     same(one, two)
     here = Grid(tmp_path / "debug")
-    debug(here, cells, Options())
+    run_debug(here, cells, Options())
     same(one, here)
     assert [one.state(cell) for cell in cells] == ["done"] * 4
     folder = one.cell_folder(cells[0])
@@ -137,7 +137,11 @@ def test_a_failed_cell_is_recorded_and_does_not_stop_the_others(planned, tmp_pat
     assert list(runs["status"].value_counts()[["done", "failed"]]) == [2, 2]
     assert runs.loc[cells[1].name, "failure.message"] == failure.message
     assert runs.loc[cells[1].name, "config.search_sentences"] == 99
-    start(tmp_path, cells)  # failures are not tried again by themselves
+    written = (grid.cell_folder(cells[1]) / "failure.json").stat().st_mtime_ns
+    with pytest.raises(StudyError, match="2 of 4 cells failed"):
+        start(tmp_path, cells)
+    # not tried again by themselves
+    assert (grid.cell_folder(cells[1]) / "failure.json").stat().st_mtime_ns == written
     assert cli.main(["status", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert f"failed: {cells[1].name}: error: search-sentences 99 is not possible" in shown
@@ -185,10 +189,7 @@ def test_a_cell_that_kills_its_process_is_given_up_the_third_time(planned, tmp_p
 def test_a_cell_that_another_process_holds_is_waited_for(planned, tmp_path, capfd, monkeypatch):
     from threading import Timer
 
-    from experiments.executors import local as module
-
     monkeypatch.setattr("experiments.executors.local.LOOK_AT_HELD", 0.1)
-    assert module is not None
     cells = planned({"grouping": ["component", "layer"]})
     folder = Grid(tmp_path).cell_folder(cells[0])
     folder.mkdir(parents=True)

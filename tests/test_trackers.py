@@ -7,7 +7,7 @@ import pytest
 from conftest import MODELS, read_evaluations
 from test_grid import QUICK
 
-from experiments.executors import Options, debug
+from experiments.executors import Options, run_debug
 from experiments.grid import Grid
 from experiments.inputs import Inputs
 from experiments.plan import Cells, Plan, PlannedCell, cells_of
@@ -44,7 +44,7 @@ def cell(small, shared) -> PlannedCell:
 def run(cell: PlannedCell, folder: Path, tracker: str) -> Grid:
     grid = Grid(folder)
     grid.write_plan(Cells("", [cell], []))
-    debug(grid, [cell], Options(trackers=(tracker,)))
+    run_debug(grid, [cell], Options(trackers=(tracker,)))
     return grid
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from experiments.bench.context import Context, figures
 from experiments.bench.rows import Row
-from experiments.executors import Options, local
+from experiments.executors import Options, run_local
 from experiments.executors.local import Limits, LocalRun
 from experiments.grid import Grid
 from experiments.inputs import Inputs
@@ -52,7 +52,7 @@ def cell_overhead(context: Context) -> list[Row]:
         folder = Path(scratch)
         first, *cells = _cells(context, folder, CELLS + 1)
         real = Grid(folder / "real")
-        local(real, [first], Options(jobs=1))
+        run_local(real, [first], Options(jobs=1))
         grid = Grid(folder / "copied")
         work = Copied(grid, result=real.cell_folder(first) / records.RESULT)
         found = []

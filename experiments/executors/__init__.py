@@ -44,7 +44,7 @@ def left(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> list[Pla
 
 
 @executors.register("local")
-def local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     """On this machine, side by side. Raises StudyError at the end if cells have failed."""
     from experiments.executors.local import Limits, LocalRun, visible_gpus
     from experiments.progress import Progress
@@ -66,7 +66,7 @@ def local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
 
 
 @executors.register("debug")
-def debug(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+def run_debug(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     """In this process, one after the other; the first error comes through with its traceback."""
     import torch
 
@@ -84,7 +84,7 @@ def debug(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
 
 
 @executors.register("slurm")
-def slurm(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
+def run_slurm(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     """On a SLURM cluster, through submitit; returns when the jobs are submitted."""
     from experiments.executors.slurm import submit
 

@@ -25,7 +25,7 @@ from submitit import AutoExecutor
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
-from experiments.executors import Options, left, local
+from experiments.executors import Options, left, run_local
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from grouping import StudyError
@@ -69,7 +69,7 @@ class Batch(Checkpointable):
 
     def __call__(self) -> None:
         """Run the cells, whatever is planned by now; raises StudyError if one has failed."""
-        local(self.grid, self.cells, self.options)
+        run_local(self.grid, self.cells, self.options)
 
 
 class Submitted(NamedTuple):

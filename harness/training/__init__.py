@@ -3,6 +3,8 @@
 Importing it changes fairseq for the rest of the process, so only a training process imports it. It
 registers no task of its own, so that its checkpoints still say ``translation`` and load anywhere.
 
+- ``OLMP_MASKS=masks.npz`` holds pruned connections at zero: gradients of what a mask removes are zero
+  from the first update on, and with them the optimizer's moments and every step; so is weight decay.
 - Resuming: fairseq keeps the model's arguments as an argparse.Namespace, which torch >= 2.6 refuses
   to load; this one class is added to what torch accepts.
 - ``OLMP_AUTOCAST=bfloat16`` computes forward and backward passes on a CPU in bfloat16, which is 1.5
@@ -12,16 +14,25 @@ registers no task of its own, so that its checkpoints still say ``translation`` 
 
 import argparse
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.tasks.fairseq_task import FairseqTask
+from numpy.typing import NDArray
+
+from harness.masks import read_masks
 
 AUTOCAST = os.environ.get("OLMP_AUTOCAST", "")
 if AUTOCAST not in ("", "bfloat16"):
     raise ValueError(f"OLMP_AUTOCAST is {AUTOCAST!r}: give bfloat16, or nothing for float32")
 
+MASKS = os.environ.get("OLMP_MASKS", "")
+
 _train_step = FairseqTask.train_step
+_build_model = FairseqTask.build_model
 
 
 def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: Any, **options: Any) -> tuple:
@@ -31,5 +42,27 @@ def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: A
         return _train_step(task, sample, model, *rest, **options)
 
 
+def hold(model: torch.nn.Module, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Prune a model, and keep what was pruned at zero through all training.
+
+    ``masks`` are True where a connection is kept, by the first name of each tensor.
+    """
+    for name, parameter in model.named_parameters():
+        if name in masks:
+            kept = torch.from_numpy(masks[name])
+            parameter.data.mul_(kept)
+            # to the device and precision of the gradient, which may be others than the weights' at first
+            parameter.register_hook(lambda gradient, kept=kept: gradient * kept.to(gradient))
+
+
+def build_model(task: FairseqTask, *arguments: Any, **options: Any) -> torch.nn.Module:
+    """fairseq's own, with its pruned connections held at zero."""
+    model = _build_model(task, *arguments, **options)
+    if MASKS:
+        hold(model, read_masks(Path(MASKS)))
+    return model
+
+
 torch.serialization.add_safe_globals([argparse.Namespace])
 FairseqTask.train_step = train_step
+FairseqTask.build_model = build_model

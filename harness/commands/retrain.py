@@ -1,0 +1,65 @@
+"""``olmp retrain``: train a pruned model on, with what was pruned held at zero."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.commands.options import add_model, use_threads
+
+SUMMARY = "retrain a pruned model, its pruned connections held at zero; rerun resumes"
+RESUMES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--cell", type=Path, required=True, metavar="FOLDER", help="the cell that pruned it")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the retraining")
+    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=5e-4,
+        metavar="X",
+        help="halved each epoch (%(default)s)",
+    )
+    parser.add_argument(
+        "--autocast", default="", metavar="NAME", help="bfloat16: compute in it (default: float32)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Retrain with a progress bar over the epochs; say what it took and how good the model is on valid."""
+    from tqdm import tqdm
+
+    from grouping.errors import StudyError
+    from harness import records
+    from harness.corpus.corpus import Corpus
+    from harness.masks import read_masks
+    from harness.model import load_model
+    from harness.record import read
+    from harness.records import CellConfig
+    from harness.retraining import Schedule, retrain
+
+    use_threads(1)
+    schedule = Schedule(args.epochs, args.learning_rate, autocast=args.autocast, seed=args.seed)
+    corpus = Corpus.open(args.corpus)
+    model = load_model(
+        args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint
+    )
+    config = read(args.cell / records.CONFIG, CellConfig)
+    if config.checkpoint_sha256 != model.content_hash:
+        raise StudyError(f"{args.cell} is of another model than {args.checkpoint}: name its dense model")
+    masks = read_masks(args.cell / records.MASKS)
+    with tqdm(total=args.epochs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+
+        def ended(epoch: int, valid_loss: float) -> None:
+            bar.set_postfix(valid_loss=valid_loss, refresh=False)
+            bar.update(epoch - bar.n)
+
+        found = retrain(model, masks, corpus, args.out, schedule, ended)
+    model.save(args.out / "retrained.pt")
+    losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
+    print(f"{found.epochs} epochs, {found.updates} updates, {found.words:,} words, {found.seconds:.0f} s")
+    print(f"loss on valid: {losses}")
+    print(f"written to {args.out / 'retrained.pt'}: `olmp evaluate` says its BLEU")

@@ -1,0 +1,39 @@
+"""Masks of a pruned model as a file: a bit per connection, True = kept, by the first name of each tensor."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grouping.errors import StudyError
+from harness.files import write_atomically
+
+
+def write_masks(path: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Write masks atomically: ``<name>`` packed to bits, and ``<name>/shape``."""
+    packed = {name: np.packbits(mask) for name, mask in masks.items()}
+    shapes = {f"{name}/shape": np.array(mask.shape) for name, mask in masks.items()}
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **packed, **shapes)
+
+    write_atomically(path, write)
+
+
+def read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
+    """Masks in the shapes of their parameters. Raises StudyError for a file that holds none."""
+    try:
+        with np.load(path) as saved:
+            found = {}
+            for name in saved.files:
+                if not name.endswith("/shape"):
+                    shape = tuple(saved[f"{name}/shape"])
+                    bits = np.unpackbits(saved[name], count=int(np.prod(shape)))
+                    found[name] = bits.astype(bool).reshape(shape)
+            return found
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise StudyError(
+            f"{path} holds no masks ({error}): name the {path.name} of a finished cell"
+        ) from None

@@ -1,0 +1,41 @@
+"""``python -m harness.training.run JOB``: fairseq-train on the architecture of an existing checkpoint.
+
+fairseq-train takes the architecture from its command line, not from the checkpoint it starts from. The
+job, a JSON file, holds both: ``arguments`` of fairseq-train, and ``model``, the settings of the checkpoint.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq_cli.train import main as train
+
+import harness.training  # noqa: F401 (changes fairseq: masks are held)
+
+#: settings of the task that belong to the model as well: how many positions it has learned
+POSITIONS = ("max_source_positions", "max_target_positions")
+
+
+def main(job: Path) -> None:
+    # as fairseq-train sets it, unless something imported before has set it already
+    form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+    logging.basicConfig(format=form, level=logging.INFO, stream=sys.stdout, force=True)
+    content = json.loads(job.read_text(encoding="utf-8"))
+    settings = content["model"]
+    arch = settings["_name"]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    own = {action.dest for action in parser._actions} | set(POSITIONS)
+    args = options.parse_args_and_arch(options.get_training_parser(), [*content["arguments"], "--arch", arch])
+    for name in own & set(settings):
+        setattr(args, name, settings[name])
+    train(convert_namespace_to_omegaconf(args))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
