@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CORPUS ?= homeassistant
 PAIR ?= en-de
 SEED ?= 1
-PLAN ?= study
+PLAN ?= smoke
 EXECUTOR ?= local
 PIP_ARGS ?=
 VENV := .venv
@@ -56,31 +56,31 @@ demo: data ## compress shipped models under a BLEU tolerance (minutes)
 	$(PY) -m experiments.demo
 
 .PHONY: plan
-plan: data ## list the cells of a plan, what is done, what the rest will take; runs nothing [PLAN=study]
+plan: data ## list the cells of a plan, what is done, what the rest will take; runs nothing [PLAN=smoke]
 	$(OLMP) plan $(PLAN) $(if $(OUT),--out $(OUT))
 
 .PHONY: grid
-grid: data ## run what is not done of a plan; resumes [PLAN=study JOBS=2 EXECUTOR=local|slurm|debug SITE=file.toml GRID_ARGS=…]
+grid: data ## run what is not done of a plan; resumes [PLAN=smoke JOBS=2 EXECUTOR=local|slurm|debug SITE=file.toml GRID_ARGS=…]
 	$(OLMP) grid $(PLAN) --executor $(EXECUTOR) $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SITE),--site $(SITE)) $(GRID_ARGS)
 
 .PHONY: status
-status: $(READY) ## how a grid is going, and why cells have failed [PLAN=study]
+status: $(READY) ## how a grid is going, and why cells have failed [PLAN=smoke]
 	$(OLMP) status $(RUNS)
 
 .PHONY: collect
-collect: $(READY) ## gather a grid's cells into runs.parquet and evaluations.parquet [PLAN=study]
+collect: $(READY) ## gather a grid's cells into runs.parquet and evaluations.parquet [PLAN=smoke]
 	$(OLMP) collect $(RUNS)
 
 .PHONY: verify
-verify: $(READY) ## check a grid's files, evaluate a random sample of its cells again [PLAN=study]
+verify: $(READY) ## check a grid's files, evaluate a random sample of its cells again [PLAN=smoke]
 	$(OLMP) verify $(RUNS)
 
 .PHONY: clean-failed
-clean-failed: $(READY) ## forget the failures of a grid, so that its cells are run again [PLAN=study]
+clean-failed: $(READY) ## forget the failures of a grid, so that its cells are run again [PLAN=smoke]
 	$(OLMP) clean-failed $(RUNS)
 
 .PHONY: table
-table: grid collect ## run what is not done of a plan and print the table [PLAN=smoke: minutes]
+table: grid collect ## run what is not done of a plan, collect it and print the table [PLAN=smoke]
 	$(PY) -m analysis.comparison $(RUNS)
 
 .PHONY: agreement
