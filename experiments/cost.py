@@ -1,9 +1,11 @@
 """What the cells of a plan will take, from those that are done or, before, from a rate."""
 
+import glob
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
@@ -33,26 +35,47 @@ class Estimate:
         return max(self.hours / jobs, self.longest)
 
 
+class _Spent(NamedTuple):
+    """Seconds of one finished cell: per evaluation, per delivered token, and beside its evaluations."""
+
+    evaluation: float
+    token: float
+    other: float
+
+
 def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
-    """The time that the cells without a result take, if each goes as those of its model did."""
-    spent: dict[str, list[tuple[float, float]]] = {}
-    left = []
-    for cell in cells:
-        path = grid.cell_folder(cell) / records.RESULT
-        if not path.exists():
-            left.append(cell)
-            continue
-        found = json.loads(path.read_text(encoding="utf-8"))
-        each = found["seconds"] / cell.config.evaluations, found["other_seconds"]
-        spent.setdefault(cell.model, []).append(each)
+    """The time that the cells without a result take, if each goes as those of its model did.
+
+    Cells of the grids beside this one count where it has none of the model.
+    """
+    left = [cell for cell in cells if not (grid.cell_folder(cell) / records.RESULT).exists()]
+    spent = {model: _spent(grid, model) for model in {cell.model for cell in left}}
     tokens = {corpus: _tokens(Corpus.open(corpus)) for corpus in {cell.corpus for cell in left}}
     seconds = []
     for cell in left:
         once = tokens[cell.corpus] / RATE
-        rates = spent.get(cell.model, [(once, FINAL * once)])
-        evaluation, other = (statistics.mean(part) for part in zip(*rates, strict=True))
-        seconds.append(cell.config.evaluations * evaluation + other)
+        rates = spent[cell.model] or [_Spent(once, 1 / RATE, FINAL * once)]
+        evaluation, token, other = (statistics.mean(part) for part in zip(*rates, strict=True))
+        budgets = [cell.config.evaluations * evaluation]
+        if cell.config.tokens is not None:
+            budgets.append(cell.config.tokens * token)
+        seconds.append(min(budgets) + other)
     return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
+
+
+def _spent(grid: Grid, model: str) -> list[_Spent]:
+    """What finished cells of a model took, in this grid or, if there are none, in those beside it."""
+    pattern = f"cells/{glob.escape(model)}/*/{records.RESULT}"
+    paths = list(grid.folder.glob(pattern)) or list(grid.folder.parent.glob(f"*/{pattern}"))
+    found = []
+    for path in paths:
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            seconds, evaluations, tokens = result["seconds"], result["evaluations"], result["tokens"]
+            found.append(_Spent(seconds / evaluations, seconds / tokens, result["other_seconds"]))
+        except (OSError, ValueError, KeyError, ZeroDivisionError):
+            continue  # damaged, or of another version: `olmp verify` tells
+    return found
 
 
 def _tokens(corpus: Corpus) -> int:
