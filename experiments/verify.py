@@ -14,6 +14,7 @@ from experiments.plan import PlannedCell
 from grouping import StudyError
 from harness import records
 from harness.files import file_hash
+from harness.masks import read_masks
 from harness.record import cell_name, read
 from harness.records import CellConfig, Result
 
@@ -60,11 +61,13 @@ def difference(grid: Grid, cell: PlannedCell) -> Iterator[str]:
     sets = sets_of(study, config)
     blocks = study.groups(config.grouping, config.vectors, config.seed)
     operator = operators.get(config.operator)(study.model, blocks)
-    operator.apply(np.array(result.knobs))
-    with np.load(folder / records.MASKS) as kept:
-        for name, mask in pruned_masks(study.model, operator).items():
-            if not np.array_equal(kept[name], np.packbits(mask)):
-                yield f"the mask of {name} is another one"
+    kept = read_masks(folder / records.MASKS)
+    if config.schedule == "one-shot":
+        operator.apply(np.array(result.knobs))
+        masks = pruned_masks(study.model, operator)
+        yield from (f"the mask of {n} is another one" for n in kept if not np.array_equal(kept[n], masks[n]))
+    else:  # the weights are others than the dense model's
+        study.model.load_weights(folder / records.CHECKPOINT)
     constraint = Constraint(config.tolerance, config.criterion, config.confidence)
     for name, sentences in sets.items():
         again = sentences.result(sentences.translate(), constraint)

@@ -1,9 +1,10 @@
 """A cell: one run of the study, from dense model to compressed model."""
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,26 @@ from numpy.typing import NDArray
 
 from grouping import connection_table, content_hash, partition
 from harness import records
-from harness.constraint import PairedBootstrap
+from harness.constraint import Constraint, PairedBootstrap
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
 from harness.environment import environment
 from harness.evaluator import FINAL, Evaluator, Judging
 from harness.model import TranslationModel, load_model
-from harness.olmp import check_search, confirm, run_search
+from harness.olmp import check_search
 from harness.operators import Operator, operators
 from harness.record import Record
-from harness.records import CellConfig, Evaluation, GroupResult, Held, Result, configuration
+from harness.records import (
+    CellConfig,
+    Evaluation,
+    GroupResult,
+    Held,
+    Result,
+    RetrainingResult,
+    RoundResult,
+    configuration,
+)
+from harness.schedule import Round, Rounds, retraining_folder
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
@@ -131,63 +142,91 @@ def run_cell(
     """Run, resume, or return a finished cell.
 
     ``notify`` is called after every evaluation; ``workers`` processes judge candidates side by side
-    and decide the time only. Without ``keep_checkpoint`` the pruned model is kept as its masks alone.
-    Raises StudyError when the folder holds something
+    and decide the time only. Without ``keep_checkpoint`` a pruned model that was not retrained is kept
+    as its masks alone. Raises StudyError when the folder holds something
     else or a name is unknown; an interrupted cell resumes to the same result.
     """
-    blocks = study.groups(config.grouping, config.vectors, config.seed)
-    operator = operators.get(config.operator)(study.model, blocks)
-    check_search(config, len(operator.groups))
+    check_search(config, study.groups(config.grouping, config.vectors, config.seed)["group"].nunique())
+    operators.get(config.operator)
     check_workers(workers)
+    dense = study.model.flat.clone()
     with Record(folder, config) as record:
         if (finished := record.result()) is not None:
             return finished
         try:
-            return _run(study, config, operator, record, notify, workers, keep_checkpoint)
+            result = _run(study, config, record, notify, workers, keep_checkpoint)
         finally:
-            operator.restore()
+            study.model.flat.copy_(dense)
+        for retrained in folder.glob(retraining_folder("*")):
+            shutil.rmtree(retrained)
+        return result
 
 
 def _run(
     study: Study,
     config: CellConfig,
-    operator: Operator,
     record: Record,
     notify: Callable[[Evaluation], None],
     workers: int,
     keep_checkpoint: bool,
 ) -> Result:
-    started, resumed = time.perf_counter(), len(record.replayed)
+    started = time.perf_counter()
     sets = sets_of(study, config)
-    stages: dict[str, Judging] = {"search": sets["search"], "confirm": sets["confirm"]}
-    if config.constraint != "bleu":
-        measure = MEASURES[config.constraint]
-        counts = {"search": config.search_sentences, "confirm": None}
-        stages = {split: study.forced(split, measure, config.resamples, counts[split]) for split in stages}
-    elif config.precision != "float32":
-        low = study.sentences(
-            *("search", config.search_beam, config.resamples, True, config.precision, config.search_sentences)
-        )
-        stages |= {"search": low, "exact": sets["search"]}
-    with Evaluator(config, operator, record, stages, notify, workers) as evaluator:
-        run_search(evaluator)
-        knobs, confirmed, failed = confirm(evaluator)
+    stages = _stages(study, config, sets)
+    blocks = study.groups(config.grouping, config.vectors, config.seed)
+    rounds = Rounds(
+        study.model,
+        study.corpus,
+        config,
+        record.folder,
+        operator_of=lambda: operators.get(config.operator)(study.model, blocks),
+        evaluator_of=lambda operator, number: Evaluator(
+            config, operator, record, stages, notify, workers, number
+        ),
+        masks_of=lambda operator: pruned_masks(study.model, operator),
+    )
+    held = rounds.run()
+    bleu = config.constraint == "bleu"
     translated = {
         "search": sets["search"].translate(),
-        "confirm": confirmed if config.constraint == "bleu" else sets["confirm"].translate(),
+        "confirm": held[-1].translated if bleu else sets["confirm"].translate(),
         "test": sets["test"].translate(),
     }
     for split in ("confirm", "test"):
         record.write_lines(records.hypotheses(split, "dense"), sets[split].dense.hypotheses)
         record.write_lines(records.hypotheses(split, "pruned"), translated[split].hypotheses)
-    record.write_masks(pruned_masks(study.model, operator))
-    if keep_checkpoint:
+    record.write_masks(held[-1].masks)
+    if keep_checkpoint or config.schedule != "one-shot":
         study.model.save(record.folder / records.CHECKPOINT)
-    fresh = sum(e.seconds for e in evaluator.done[resumed:])
-    other = max(0.0, time.perf_counter() - started - fresh)  # workers may judge side by side
-    result = _result(study, config, operator, evaluator, knobs, sets, translated, failed, other)
+    constraint = Constraint(config.tolerance, config.criterion, config.confidence)
+    fresh = sum(e.seconds for e in rounds.done) - sum(e.seconds for e in record.replayed)
+    result = Result(
+        **_pruned(study, config, held[-1]),
+        **_spent(rounds),
+        # workers may judge side by side
+        other_seconds=max(0.0, time.perf_counter() - started - fresh),
+        held=_held(config, held[-1].confirmed),
+        rounds=[_round(config, one) for one in held],
+        sets={name: sets[name].result(translated[name], constraint) for name in sets},
+        files=record.file_hashes(),
+        environment=environment(),
+    )
     record.finish(result)
     return result
+
+
+def _stages(study: Study, config: CellConfig, sets: dict[str, SentenceSet]) -> dict[str, Judging]:
+    """What candidates are judged by in each stage."""
+    if config.constraint != "bleu":
+        measure, resamples = MEASURES[config.constraint], config.resamples
+        counts = {"search": config.search_sentences, "confirm": None}
+        return {split: study.forced(split, measure, resamples, count) for split, count in counts.items()}
+    if config.precision == "float32":
+        return {"search": sets["search"], "confirm": sets["confirm"]}
+    low = study.sentences(
+        *("search", config.search_beam, config.resamples, True, config.precision, config.search_sentences)
+    )
+    return {"search": low, "exact": sets["search"], "confirm": sets["confirm"]}
 
 
 def sets_of(study: Study, config: CellConfig) -> dict[str, SentenceSet]:
@@ -210,20 +249,12 @@ def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArr
     }
 
 
-def _result(
-    study: Study,
-    config: CellConfig,
-    operator: Operator,
-    evaluator: Evaluator,
-    knobs: NDArray,
-    sets: dict[str, SentenceSet],
-    translated: dict[str, Translated],
-    failed: int,
-    other_seconds: float,
-) -> Result:
+def _pruned(study: Study, config: CellConfig, final: Round) -> dict[str, Any]:
+    """The fields of a result that say what is left of the model."""
     table = connection_table(study.model.description, config.vectors)
     prunable = int(table.loc[table.prunable, "size"].sum())
     parameters = int(table["size"].sum())
+    operator, knobs = final.operator, final.knobs
     groups = [
         GroupResult(
             group=name,
@@ -236,37 +267,44 @@ def _result(
         )
     ]
     pruned = sum(group.pruned for group in groups)
-    done = evaluator.done
-    return Result(
-        family=study.model.family,
-        knobs=knobs.tolist(),
-        groups=groups,
-        prunable=prunable,
-        parameters=parameters,
-        pruned=pruned,
-        remaining=1 - pruned / prunable,
-        remaining_of_all=1 - pruned / parameters,
-        backed_off=failed,
-        evaluations=sum(e.stage not in FINAL for e in done),
-        skipped=sum(e.how == "skipped" for e in done),
-        raced=sum(e.how == "raced" for e in done),
-        cached=sum(e.how == "cached" for e in done),
-        tokens=sum(e.tokens for e in done if e.stage not in FINAL),
-        confirm_tokens=sum(e.tokens for e in done if e.stage in FINAL),
-        tokens_computed=sum(e.tokens_computed for e in done),
-        seconds=sum(e.seconds for e in done),
-        other_seconds=other_seconds,
-        held=_held(config.constraint, next(e for e in reversed(done) if e.stage == "confirm")),
-        sets={name: sets[name].result(translated[name], evaluator.constraint) for name in sets},
-        files=evaluator.record.file_hashes(),
-        environment=environment(),
-    )
+    return {
+        "family": study.model.family,
+        "knobs": knobs.tolist(),
+        "groups": groups,
+        "prunable": prunable,
+        "parameters": parameters,
+        "pruned": pruned,
+        "remaining": 1 - pruned / prunable,
+        "remaining_of_all": 1 - pruned / parameters,
+    }
 
 
-def _held(constraint: str, confirmed: Evaluation) -> Held:
-    """What the final candidate was confirmed by."""
+def _spent(rounds: Rounds) -> dict[str, Any]:
+    """The fields of a result that say what all its rounds took."""
+    done = rounds.done
+    return {
+        "backed_off": rounds.failed,
+        "evaluations": sum(e.stage not in FINAL for e in done),
+        "skipped": sum(e.how == "skipped" for e in done),
+        "raced": sum(e.how == "raced" for e in done),
+        "cached": sum(e.how == "cached" for e in done),
+        "tokens": sum(e.tokens for e in done if e.stage not in FINAL),
+        "confirm_tokens": sum(e.tokens for e in done if e.stage in FINAL),
+        "tokens_computed": sum(e.tokens_computed for e in done),
+        "seconds": sum(e.seconds for e in done),
+    }
+
+
+def _held(config: CellConfig, confirmed: Evaluation) -> Held:
+    """What a model was confirmed by."""
     value, drop, bound = confirmed.bleu, confirmed.drop, confirmed.bound
     assert value is not None
     assert drop is not None
     assert bound is not None
-    return Held(constraint=constraint, dense=value + drop, value=value, drop=drop, bound=bound)
+    return Held(constraint=config.constraint, dense=value + drop, value=value, drop=drop, bound=bound)
+
+
+def _round(config: CellConfig, one: Round) -> RoundResult:
+    retraining = None if one.retrained is None else RetrainingResult(**asdict(one.retrained))
+    held = _held(config, one.confirmed)
+    return RoundResult(round=one.number, remaining=one.size, held=held, retraining=retraining)

@@ -61,7 +61,8 @@ class Evaluator:
 
     ``sets`` are the sentences of each stage: "search", "confirm" and, if the search does not
     translate in float32, "exact". ``workers`` processes judge candidates side by side; how many
-    decides the time only. Used as a context manager, it ends them.
+    decides the time only. Used as a context manager, it ends them. ``number`` is that of the round, in
+    which evaluations are counted from 0.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Evaluator:
         sets: Mapping[str, Judging],
         notify: Callable[[Evaluation], None] = lambda evaluation: None,
         workers: int = 1,
+        number: int = 0,
     ):
+        self.number = number
         self.config, self.operator, self.record, self.notify = config, operator, record, notify
         self.constraint = Constraint(config.tolerance, config.criterion, config.confidence)
         self.sets = sets
@@ -81,7 +84,7 @@ class Evaluator:
         if config.racing and config.constraint == "bleu":  # the others are one pass over all sentences
             dense = sets["search"].dense.statistics
             self._race = Race(dense, self.constraint, seed=RACE_SEED, level=config.racing)
-        self._replay = list(reversed(record.replayed))
+        self._replay = [e for e in reversed(record.replayed) if e.round == number]
         self._known: dict[tuple[str, bytes], Evaluation] = {}
         self._last: tuple[tuple[str, bytes], Translated] | None = None
         self._workers = Workers(self._judge, workers)
@@ -213,7 +216,7 @@ class Evaluator:
         return found
 
     def _cached(self, knobs: NDArray, stage: Stage, known: Evaluation) -> Evaluation:
-        own = {"index", "stage", "knobs", "how", "tokens_computed", "seconds"}
+        own = {"round", "index", "stage", "knobs", "how", "tokens_computed", "seconds"}
         return self._entry(knobs, stage, how="cached", **known.model_dump(exclude=own))
 
     def _translated(self, knobs: NDArray, stage: Stage, judged: Judged) -> Evaluation:
@@ -241,7 +244,7 @@ class Evaluator:
         blank: dict[str, Any] = dict.fromkeys(("bleu", "drop", "bound", "standard_error"))
         blank |= {"sentences": 0, "tokens": 0, "tokens_computed": 0, "seconds": 0.0}
         blank |= {"size": float(self.operator.size(knobs))} | values
-        return Evaluation(index=len(self.done), stage=stage, knobs=knobs.tolist(), **blank)
+        return Evaluation(round=self.number, index=len(self.done), stage=stage, knobs=knobs.tolist(), **blank)
 
 
 def _where(stage: Stage) -> str:

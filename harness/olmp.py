@@ -30,16 +30,17 @@ def check_search(config: CellConfig, knobs: int) -> None:
         release(make_optimiser(config.search, np.zeros(knobs), config.sigma, config.evaluations, config.seed))
 
 
-def run_search(evaluator: Evaluator) -> None:
-    """Spend the cell's budget: a search-free rule, or an optimiser from where class-blind ends."""
+def run_search(evaluator: Evaluator, start: NDArray | None = None) -> None:
+    """Spend the budget: a search-free rule, or an optimiser from ``start``, or where class-blind ends."""
     config = evaluator.config
     try:
         if config.search in rules.names():
             scan_rule(config.search, evaluator, fallbacks=RULE_FALLBACKS)
             return
-        start = np.zeros(len(evaluator.operator.groups))
-        if config.start == "class-blind":
-            start = scan_rule("class-blind", evaluator)
+        if start is None:
+            start = np.zeros(len(evaluator.operator.groups))
+            if config.start == "class-blind":
+                start = scan_rule("class-blind", evaluator)
         _optimise(start, evaluator)
     except BudgetSpent:
         return
@@ -88,24 +89,24 @@ def _optimise(start: NDArray, evaluator: Evaluator) -> None:
         release(optimiser)
 
 
-def confirm(evaluator: Evaluator) -> tuple[NDArray, Translated, int]:
+def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray, Translated, int]:
     """Back off along the archive until a candidate also holds on confirm.
 
     The same rule for every search: smallest first, each next one larger by at least
-    ``BACK_OFF_STEP``, the dense model last. A search in a lower precision is judged again in
+    ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
     float32 on its own sentences first. Returns knobs, translations and how many failed on confirm.
     """
-    waiting = [np.array(e.knobs) for e in evaluator.feasible]
-    waiting.append(np.zeros(len(evaluator.operator.groups)))
+    resort = np.zeros(len(evaluator.operator.groups)) if last is None else last
     last_size, failed = -np.inf, 0
-    for knobs in waiting:
+    for knobs in [*(np.array(e.knobs) for e in evaluator.feasible), resort]:
         size = float(evaluator.operator.size(knobs))
-        if size < last_size + BACK_OFF_STEP - ROUNDING and knobs.any():
-            continue
-        if "exact" in evaluator.sets and not evaluator.evaluate(knobs, "exact").feasible:
-            continue
+        if knobs is not resort:
+            if size < last_size + BACK_OFF_STEP - ROUNDING:
+                continue
+            if "exact" in evaluator.sets and not evaluator.evaluate(knobs, "exact").feasible:
+                continue
         last_size = size
         if evaluator.evaluate(knobs, "confirm").feasible:
             return knobs, evaluator.translations(knobs, "confirm"), failed
         failed += 1
-    raise AssertionError("the dense model is within any tolerance of itself")
+    raise AssertionError("the dense model, or one that held before, is within the tolerance")

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -126,7 +127,7 @@ class Record:
     def write_lines(self, name: str, lines: list[str]) -> None:
         write_text(self.folder / name, "".join(line + "\n" for line in lines))
 
-    def write_masks(self, masks: dict[str, np.ndarray]) -> None:
+    def write_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         write_masks(self.folder / records.MASKS, masks)
 
     def __enter__(self) -> "Record":

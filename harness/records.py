@@ -49,7 +49,15 @@ class CellConfig(Strict):
     grouping: str = "layer"
     operator: str = "magnitude"
     search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
-    schedule: Literal["one-shot"] = "one-shot"
+    schedule: Literal["one-shot", "retrain", "iterative"] = Field(
+        "one-shot", description="prune; prune and retrain; prune and retrain again and again"
+    )
+    epochs: int = Field(10, ge=1, le=100, description="of retraining, over all rounds")
+    round_epochs: int = Field(3, ge=1, description="of retraining at most, in a round of iterative")
+    learning_rate: float = Field(
+        5e-4, gt=0, allow_inf_nan=False, description="of retraining, halved each epoch"
+    )
+    autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
     tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="in the constraint's unit")
     constraint: Literal["bleu", "accuracy", "likelihood"] = Field(
         "bleu", description="what may drop; accuracy and likelihood of the references, under teacher forcing"
@@ -88,7 +96,8 @@ class CellConfig(Strict):
 class Evaluation(Strict):
     """One candidate on one set; a line of ``evaluations.jsonl``."""
 
-    index: int
+    round: int = Field(0, description="of the schedule: 0 is the dense model, k the one retrained k times")
+    index: int = Field(description="from 0 in every round")
     stage: Stage = Field(description="exact: the search set again, in float32")
     knobs: list[float]
     size: float = Field(description="remaining fraction of the prunable connections")
@@ -134,6 +143,24 @@ class Held(Strict):
     value: float
     drop: float
     bound: float
+
+
+class RetrainingResult(Strict):
+    """What a retraining took: updates, words of the references, seconds; the loss on valid by epoch."""
+
+    updates: int
+    words: int
+    seconds: float
+    valid_loss: list[float]
+
+
+class RoundResult(Strict):
+    """A model on the way that held on confirm: after a search, or after a retraining."""
+
+    round: int
+    remaining: float
+    held: Held
+    retraining: RetrainingResult | None
 
 
 class GroupResult(Strict):
@@ -183,6 +210,7 @@ class Result(Strict):
         description="of the process that finished the cell, beside evaluations: dense and final translations"
     )
     held: Held
+    rounds: list[RoundResult] = Field(description="the models that held on confirm, the final one last")
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")
     environment: Environment

@@ -29,6 +29,7 @@ CELL += [
     "--sigma",
     "--search-beam",
     "--search-sentences",
+    *("--schedule", "--epochs", "--round-epochs", "--learning-rate", "--autocast"),
     "--final-beam",
     "--vectors",
     "--seed",
@@ -69,6 +70,11 @@ UNUSUAL = {
     "sigma": 0.2,
     "search_beam": 2,
     "search_sentences": 18,
+    "schedule": "retrain",
+    "epochs": 1,
+    "round_epochs": 1,
+    "learning_rate": 1e-4,
+    "autocast": "bfloat16",
     "final_beam": 1,
     "vectors": True,
     "seed": 5,
@@ -117,7 +123,7 @@ def test_help_of_a_verb_lists_its_options(capsys, verb):
 
 
 def test_every_field_of_a_cell_can_be_given_or_is_fixed():
-    fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "schedule", "resamples", "device"}
+    fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "resamples", "device"}
     fixed |= {"groups_sha256"}
     given = {option.removeprefix("--").removeprefix("no-").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)

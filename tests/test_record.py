@@ -248,6 +248,7 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         seconds=61.4,
         other_seconds=20.0,
         held=Held(constraint="bleu", dense=30.0, value=29.25, drop=0.75, bound=0.9),
+        rounds=[],
         sets={"search": measured(29.5), "confirm": measured(29.25), "test": measured(29.0)},
         files={},
         environment=environment(),

@@ -72,6 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the search: float32 (default), bfloat16, float16, or auto: what a short probe finds "
         "fastest here; whatever the search accepts is judged again in float32",
     )
+    cell.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="one-shot: prune (default); retrain: then train on, what was pruned held at zero; "
+        "iterative: prune and retrain until BLEU does not come back or nothing shrinks",
+    )
+    cell.add_argument("--epochs", type=int, metavar="N", help="of retraining, in all (default: 10)")
+    cell.add_argument("--round-epochs", type=int, metavar="N", help="in a round of iterative (default: 3)")
+    cell.add_argument("--learning-rate", type=float, metavar="X", help="of retraining (default: 0.0005)")
+    cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
     cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
     cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")
 

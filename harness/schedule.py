@@ -1,0 +1,131 @@
+"""Prune, retrain, prune again: how often, and which of the models on the way counts.
+
+The tolerance is always held against the original dense model, on *confirm*. A model counts if it holds
+there; of those the smallest does, which is the last, because every round only prunes further. A schedule
+ends when retraining does not bring BLEU back, when nothing shrinks any more, or when its epochs are used up.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.corpus.corpus import Corpus
+from harness.evaluator import Evaluator
+from harness.model import TranslationModel
+from harness.olmp import BACK_OFF_STEP, confirm, run_search
+from harness.operators import Operator
+from harness.records import CellConfig, Evaluation
+from harness.retraining import Retrained, Schedule, retrain
+from harness.sentences import Translated
+
+Masks = Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One search, or one retraining: the model as it is afterwards, if it held on confirm.
+
+    ``weights`` float32 [parameters] are those of the whole model, ``operator`` says what ``knobs`` mean,
+    ``translated`` is what was judged on confirm.
+    """
+
+    number: int
+    operator: Operator
+    knobs: NDArray[np.float64]
+    size: float
+    weights: torch.Tensor
+    masks: Masks
+    confirmed: Evaluation
+    translated: Translated
+    retrained: Retrained | None
+
+
+@dataclass
+class Rounds:
+    """Runs the rounds of one cell; afterwards ``done`` holds all evaluations, of all rounds.
+
+    ``operator_of`` makes the operator over the model's weights as they are then, ``evaluator_of`` the
+    evaluator of a round; ``folder`` gets a folder for each retraining.
+    """
+
+    model: TranslationModel
+    corpus: Corpus
+    config: CellConfig
+    folder: Path
+    operator_of: Callable[[], Operator]
+    evaluator_of: Callable[[Operator, int], Evaluator]
+    masks_of: Callable[[Operator], Masks]
+
+    def __post_init__(self) -> None:
+        self.done: list[Evaluation] = []
+        self.failed = 0
+
+    def run(self) -> list[Round]:
+        """All rounds whose model held on confirm, the one that counts last; its weights are in the model."""
+        operator = self.operator_of()
+        with self.evaluator_of(operator, 0) as evaluator:
+            held = [self._searched(0, operator, evaluator, None)]
+            self.done += evaluator.done
+        left = 0 if self.config.schedule == "one-shot" else self.config.epochs
+        while left > 0:
+            number = held[-1].number + 1
+            retrained, operator = self._retrained(number, held[-1], left)
+            left -= retrained.epochs
+            with self.evaluator_of(operator, number) as evaluator:
+                again = self._round(number, operator, held[-1].knobs, evaluator, retrained)
+                if again.confirmed.feasible:
+                    held.append(again)
+                    if self.config.schedule == "iterative":
+                        held.append(self._searched(number, operator, evaluator, again.knobs))
+                self.done += evaluator.done
+            if not again.confirmed.feasible or self.config.schedule == "retrain":
+                break
+            if held[-1].size > again.size - BACK_OFF_STEP:
+                held.pop()
+                break
+        self.model.flat.copy_(held[-1].weights)
+        return held
+
+    def _searched(
+        self, number: int, operator: Operator, evaluator: Evaluator, start: NDArray | None
+    ) -> Round:
+        """The smallest model that a search finds and that holds, or the one that it starts from."""
+        run_search(evaluator, start)
+        knobs, _, failed = confirm(evaluator, start)
+        self.failed += failed
+        return self._round(number, operator, knobs, evaluator, None)
+
+    def _retrained(self, number: int, before: Round, left: int) -> tuple[Retrained, Operator]:
+        """Retrain the model of a round; the operator is that over its new weights."""
+        config = self.config
+        epochs = left if config.schedule == "retrain" else min(left, config.round_epochs)
+        schedule = Schedule(epochs, config.learning_rate, autocast=config.autocast, seed=config.seed)
+        self.model.flat.copy_(before.weights)
+        folder = self.folder / retraining_folder(number)
+        return retrain(self.model, before.masks, self.corpus, folder, schedule), self.operator_of()
+
+    def _round(
+        self,
+        number: int,
+        operator: Operator,
+        knobs: NDArray,
+        evaluator: Evaluator,
+        retrained: Retrained | None,
+    ) -> Round:
+        """The model at these knobs, judged on confirm (known already after a search)."""
+        if retrained is not None:
+            evaluator.evaluate(knobs, "confirm")
+        confirmed = next(e for e in reversed(evaluator.done) if e.stage == "confirm")
+        operator.apply(knobs)
+        translated = evaluator.translations(knobs, "confirm")
+        weights, masks, size = self.model.flat.clone(), self.masks_of(operator), float(operator.size(knobs))
+        return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained)
+
+
+def retraining_folder(number: int | str) -> str:
+    """Where a round of a cell is retrained, until the cell is finished."""
+    return f"retraining-{number}"

@@ -1,0 +1,129 @@
+"""Prune, retrain, prune again: a real search and a real fairseq-train, with budgets that take no time."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, QUICK, Finished, read_evaluations
+
+from harness.cell import Study, run_cell
+from harness.masks import read_masks
+from harness.model import load_model
+from harness.records import Result
+
+#: the tolerance is so wide that retraining always "brings back" what 12 sentences can tell
+SETTINGS = QUICK | {
+    "grouping": "component",
+    "search": "OnePlusOne",
+    "start": "dense",
+    "sigma": 0.1,
+    "evaluations": 6,
+    "tolerance": 40.0,
+    "learning_rate": 1e-3,
+}
+
+
+@pytest.fixture
+def study(small) -> Study:
+    return Study.open(MODELS / "rnnsearch.pt", small)
+
+
+def run(study: Study, folder, **settings) -> Finished:
+    config = study.config(**SETTINGS | settings)
+    return Finished(study, config, folder, run_cell(study, config, folder))
+
+
+def test_one_shot_and_retrained(study, tmp_path):
+    dense = study.model.flat.clone()
+    pruned = run(study, tmp_path / "pruned").result
+    cell = run(study, tmp_path / "retrained", schedule="retrain", epochs=2)
+    result = cell.result
+    assert torch.equal(study.model.flat, dense)  # the study serves the next cell
+    # the same search, the same size, other weights
+    assert (result.knobs, result.pruned, result.evaluations) == (
+        pruned.knobs,
+        pruned.pruned,
+        pruned.evaluations,
+    )
+    assert [(r.round, r.retraining is not None) for r in result.rounds] == [(0, False), (1, True)]
+    retraining = result.rounds[1].retraining
+    assert retraining is not None
+    assert retraining.updates == len(retraining.valid_loss) == 2
+    assert result.rounds[0].held == pruned.held != result.held == result.rounds[1].held
+    assert result.held.dense == pruned.held.dense  # always the original dense model
+    assert not list(cell.folder.glob("retraining-*"))
+    masks = read_masks(cell.folder / "masks.npz")
+    corpus = study.corpus
+    saved = load_model(cell.folder / "pruned.pt", corpus.source_dictionary, corpus.target_dictionary)
+    for name, mask in masks.items():
+        start = saved.offsets[name]
+        weights = saved.flat[start : start + mask.size].numpy().reshape(mask.shape)
+        assert not weights[~mask].any()
+        before = dense[start : start + mask.size].numpy().reshape(mask.shape)
+        assert (weights[mask] != before[mask]).any()
+    assert sum((~mask).sum() for mask in masks.values()) == result.pruned
+    rounds = [e.round for e in cell.evaluations()]
+    assert rounds == sorted(rounds)
+    assert rounds.count(1) == 1
+
+
+def test_iterative_prunes_on_from_where_it_was(study, tmp_path):
+    few = {"evaluations": 6, "tolerance": 20.0, "learning_rate": 1e-4}  # so few that something is left for the next round
+    cell = run(study, tmp_path / "cell", schedule="iterative", epochs=2, round_epochs=1, seed=3, **few)
+    result, evaluations = cell.result, cell.evaluations()
+    assert len(result.rounds) >= 3
+    sizes = [r.remaining for r in result.rounds]
+    assert all(later <= earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
+    assert sizes[-1] == pytest.approx(result.remaining)
+    assert sum(r.retraining is not None for r in result.rounds) <= 2
+    assert all(r.held.drop <= 20 for r in result.rounds)
+    assert len({r.held.dense for r in result.rounds}) == 1
+    # a round begins with what the one before ended with
+    last = {r.round: r for r in result.rounds}
+    for number in range(1, max(last) + 1):
+        own = [e for e in evaluations if e.round == number]
+        assert (own[0].stage, own[0].index) == ("confirm", 0)
+        before = [r for r in result.rounds if r.round == number - 1][-1]
+        assert own[0].size == pytest.approx(before.remaining)
+        assert own[1].knobs == own[0].knobs
+    assert result.evaluations == sum(e.stage in ("start", "search") for e in evaluations)
+
+
+def test_what_retraining_breaks_does_not_count(study, tmp_path):
+    """A learning rate that ruins the model: the pruned model stays the result."""
+    pruned = run(study, tmp_path / "pruned", tolerance=15.0).result
+    ruined = {"schedule": "iterative", "epochs": 1, "learning_rate": 10.0, "tolerance": 15.0}
+    result = run(study, tmp_path / "ruined", **ruined).result
+    assert [r.round for r in result.rounds] == [0]
+    assert result.held == pruned.held
+    assert result.sets == pruned.sets
+
+
+class Stopped(Exception):
+    """An interruption in the middle of a cell."""
+
+
+@pytest.mark.parametrize("when", [(0, 3), (1, 0), (1, 3)])
+def test_an_interrupted_schedule_ends_the_same(study, tmp_path, when):
+    settings = {"schedule": "iterative", "epochs": 1, "round_epochs": 1}
+    config = study.config(**SETTINGS | settings)
+    whole = run(study, tmp_path / "whole", **settings)
+
+    def stop(evaluation) -> None:
+        if (evaluation.round, evaluation.index) == when:
+            raise Stopped
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(Stopped):
+        run_cell(study, config, folder, stop)
+    run_cell(study, config, folder)
+    found = Result.model_validate_json((folder / "result.json").read_text())
+    left_out = {"seconds", "other_seconds", "files", "rounds"}
+    assert found.model_dump(exclude=left_out) == whole.result.model_dump(exclude=left_out)
+    for one, other in zip(found.rounds, whole.result.rounds, strict=True):
+        assert one.held == other.held
+    assert [e.knobs for e in read_evaluations(folder)] == [e.knobs for e in whole.evaluations()]
+    with np.load(folder / "masks.npz") as mine, np.load(tmp_path / "whole" / "masks.npz") as theirs:
+        assert all(np.array_equal(mine[name], theirs[name]) for name in theirs.files)
+    assert json.loads((folder / "config.json").read_text())["schedule"] == "iterative"
