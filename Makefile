@@ -17,7 +17,7 @@ READY := $(VENV)/.ready
 DATA := data/$(CORPUS).$(PAIR)
 OLMP := $(VENV)/bin/olmp
 # where `olmp grid` puts a plan's grid, unless OUT says otherwise
-RUNS = $(or $(OUT),runs/$(basename $(notdir $(subst :,.,$(PLAN)))))
+RUNS = $(or $(OUT),runs/$(patsubst %.toml,%,$(notdir $(subst :,.,$(PLAN)))))
 
 # the first interpreter that really runs and is neither too old nor too new
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))

@@ -28,7 +28,10 @@ SPENT = ("evaluations", "tokens")
 
 
 class Collected(NamedTuple):
-    """``runs`` has a row per cell, failed ones too; ``unreadable`` are folders left out, and why."""
+    """``runs`` has a row per cell, failed ones too; ``unreadable`` are folders left out, and why.
+
+    ``planned`` says whether the plan, as it was run last, still has the cell.
+    """
 
     runs: pd.DataFrame
     evaluations: pd.DataFrame
@@ -39,11 +42,15 @@ def collect(grid: Grid) -> Collected:
     """Read all cells of a grid that are done or failed, in the order of their names.
 
     What is damaged, half-written or no cell is left out and said. Raises StudyError if there is no
-    cell at all.
+    cell that could be read.
     """
     folders = cell_folders(grid.cells_folder)
     if not folders:
         raise StudyError(f"there are no cells in {grid.cells_folder}: run `olmp grid` first")
+    try:
+        planned = {cell.name for cell in grid.planned()}
+    except StudyError:
+        planned = set()  # folders of cells alone, without a plan
     runs, evaluations, unreadable = [], [], {}
     for folder in tqdm(folders, unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True):
         name = folder.relative_to(grid.cells_folder).as_posix()
@@ -51,7 +58,7 @@ def collect(grid: Grid) -> Collected:
         if state not in ("done", "failed"):
             continue
         try:
-            row = {"cell": name, "model": name.partition("/")[0], "status": state}
+            row = {"cell": name, "model": name.partition("/")[0], "status": state, "planned": name in planned}
             row |= _flat(_config(folder), prefix="config.")
             if state == "done":
                 found = read_evaluations(folder)
@@ -64,6 +71,9 @@ def collect(grid: Grid) -> Collected:
             unreadable[name] = str(error)
             continue
         runs.append(row)
+    if not runs:
+        reasons = "; ".join(unreadable.values()) or "none is done or has failed"
+        raise StudyError(f"there is nothing to collect in {grid.cells_folder}: {reasons}")
     return Collected(_with_integers(pd.DataFrame(runs)), pd.DataFrame(evaluations), unreadable)
 
 

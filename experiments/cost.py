@@ -1,16 +1,18 @@
 """What the cells of a plan will take, from those that are done or, before, from a rate."""
 
-import glob
-import json
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
+from grouping import StudyError
 from harness import records
 from harness.corpus.corpus import Corpus
+from harness.record import read
+from harness.records import CellConfig, Result
 
 #: tokens that one core translates a second, where no cell is done yet: half of what docs/performance.md
 #: measured on a processor with AVX-512, for the slower family
@@ -49,33 +51,42 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
     Cells of the grids beside this one count where it has none of the model.
     """
     left = [cell for cell in cells if not (grid.cell_folder(cell) / records.RESULT).exists()]
-    spent = {model: _spent(grid, model) for model in {cell.model for cell in left}}
-    tokens = {corpus: _tokens(Corpus.open(corpus)) for corpus in {cell.corpus for cell in left}}
+    spent: dict[tuple[str, str], list[_Spent]] = {_inputs(cell.config): [] for cell in left}
+    for folder in (grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells"))):
+        if not all(spent.values()):
+            for inputs, one in _finished(folder, {key for key, found in spent.items() if not found}):
+                spent[inputs].append(one)
+    guesses: dict[Path, _Spent] = {}
     seconds = []
     for cell in left:
-        once = tokens[cell.corpus] / RATE
-        rates = spent[cell.model] or [_Spent(once, 1 / RATE, FINAL * once)]
-        evaluation, token, other = (statistics.mean(part) for part in zip(*rates, strict=True))
-        budgets = [cell.config.evaluations * evaluation]
+        if not (rates := spent[_inputs(cell.config)]):
+            if cell.corpus not in guesses:
+                once = _tokens(Corpus.open(cell.corpus)) / RATE
+                guesses[cell.corpus] = _Spent(once, 1 / RATE, FINAL * once)
+            rates = [guesses[cell.corpus]]
+        budgets = [cell.config.evaluations * mean(rate.evaluation for rate in rates)]
         if cell.config.tokens is not None:
-            budgets.append(cell.config.tokens * token)
-        seconds.append(min(budgets) + other)
+            budgets.append(cell.config.tokens * mean(rate.token for rate in rates))
+        seconds.append(min(budgets) + mean(rate.other for rate in rates))
     return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
 
 
-def _spent(grid: Grid, model: str) -> list[_Spent]:
-    """What finished cells of a model took, in this grid or, if there are none, in those beside it."""
-    pattern = f"cells/{glob.escape(model)}/*/{records.RESULT}"
-    paths = list(grid.folder.glob(pattern)) or list(grid.folder.parent.glob(f"*/{pattern}"))
-    found = []
-    for path in paths:
+def _inputs(config: CellConfig) -> tuple[str, str]:
+    """What decides how fast a cell goes, before anything else: the model and the text."""
+    return config.checkpoint_sha256, config.corpus_sha256
+
+
+def _finished(folder: Path, wanted: set[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], _Spent]]:
+    """What the finished cells of these inputs took."""
+    for path in sorted(folder.glob(f"*/*/{records.RESULT}")):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            seconds, evaluations, tokens = result["seconds"], result["evaluations"], result["tokens"]
-            found.append(_Spent(seconds / evaluations, seconds / tokens, result["other_seconds"]))
-        except (OSError, ValueError, KeyError, ZeroDivisionError):
+            inputs = _inputs(read(path.with_name(records.CONFIG), CellConfig))
+            if inputs in wanted:
+                result = read(path, Result)
+                rates = result.seconds / result.evaluations, result.seconds / max(result.tokens, 1)
+                yield inputs, _Spent(*rates, result.other_seconds)
+        except StudyError:
             continue  # damaged, or of another version: `olmp verify` tells
-    return found
 
 
 def _tokens(corpus: Corpus) -> int:

@@ -94,7 +94,7 @@ class Grid:
         write_text(self.folder / PLAN, json.dumps(content, default=str) + "\n")
 
     def title(self) -> str:
-        return str(self._plan()["title"])
+        return str(self._plan().get("title", ""))
 
     def planned(self) -> list[PlannedCell]:
         """The cells of the plan that was run here last. Raises StudyError where none was."""
@@ -108,7 +108,10 @@ class Grid:
     def _plan(self) -> dict[str, Any]:
         path = self.folder / PLAN
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("no table")
+            return found
         except (OSError, ValueError) as error:
             raise StudyError(
                 f"{self.folder} is no folder of a grid ({PLAN}: {error}): make one with `olmp grid`"

@@ -28,7 +28,7 @@ with its own reason. Where a table will not do, a plan is a Python function with
 import difflib
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -127,8 +127,9 @@ def _from_function(name: str) -> Plan:
     module, _, function = name.partition(":")
     try:
         plan = getattr(import_module(module), function)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise StudyError(f"plan {name!r} cannot be loaded ({error}): is its module on PYTHONPATH?") from error
+    except Exception as error:  # whatever the code of somebody else raises
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise StudyError(f"plan {name!r} cannot be had ({said}): is its module on PYTHONPATH?") from error
     if not isinstance(plan, Plan):
         raise StudyError(f"plan {name!r} returns a {type(plan).__name__}: it must return a Plan")
     return _checked(plan, name)
@@ -148,7 +149,7 @@ def _checked(plan: Plan, name: str) -> Plan:
         if not isinstance(row.get("reason"), str) or not row["reason"].strip() or len(row) < 2:
             raise StudyError(f"plan {name}: [skip] needs a reason and what it is the reason for: {row}")
     for row in plan.cells:
-        for key, value in row.items():
+        for key, value in (plan.defaults | row).items():
             if value == []:
                 raise StudyError(f"plan {name}: {key} is an empty list, so there is no cell")
         if "model" not in row and "model" not in plan.defaults:
@@ -159,9 +160,8 @@ def _checked(plan: Plan, name: str) -> Plan:
 def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
     """The settings of all cells: of each table the product of its lists, models outermost."""
     for row in plan.cells:
-        factors = {
-            key: value if isinstance(value, list) else [value] for key, value in (plan.defaults | row).items()
-        }
+        table = {"corpus": str(plan.corpus)} | plan.defaults | row
+        factors = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
         names = sorted(factors, key=lambda name: name != "model")
         for values in itertools.product(*(factors[name] for name in names)):
             yield dict(zip(names, values, strict=True))
@@ -174,9 +174,12 @@ def cells_of(plan: Plan, inputs: Inputs) -> Cells:
     """
     found: dict[str, PlannedCell] = {}
     skipped = []
+    rules = [False] * len(plan.skip)
     for settings in combinations(plan):
-        if (reason := _reason_to_skip(plan, settings)) is not None:
-            skipped.append(Skipped(settings, reason))
+        matching = [number for number, rule in enumerate(plan.skip) if _matches(rule, settings)]
+        if matching:
+            skipped.append(Skipped(settings, plan.skip[matching[0]]["reason"]))
+            rules[matching[0]] = True
             continue
         try:
             cell = _planned(plan, settings, inputs)
@@ -184,19 +187,33 @@ def cells_of(plan: Plan, inputs: Inputs) -> Cells:
             skipped.append(Skipped(settings, str(error)))
             continue
         found.setdefault(cell.name, cell)
+    if False in rules:
+        raise StudyError(
+            f"[skip] {plan.skip[rules.index(False)]} skips nothing: is it spelled as in [[cells]]?"
+        )
+    _check_names(found.values())
     order = {cell.model: place for place, cell in reversed(list(enumerate(found.values())))}
     return Cells(plan.title, sorted(found.values(), key=lambda cell: order[cell.model]), skipped)
 
 
-def _reason_to_skip(plan: Plan, settings: Mapping[str, Any]) -> str | None:
-    for rule in plan.skip:
-        conditions = {key: value for key, value in rule.items() if key != "reason"}
-        if all(
-            _setting(settings, key) in (value if isinstance(value, list) else [value])
-            for key, value in conditions.items()
-        ):
-            return rule["reason"]
-    return None
+def _matches(rule: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a rule skips a cell: all that it names has one of the values that it lists."""
+    return all(
+        _setting(settings, key) in (value if isinstance(value, list) else [value])
+        for key, value in rule.items()
+        if key != "reason"
+    )
+
+
+def _check_names(cells: Iterable[PlannedCell]) -> None:
+    """Raise StudyError if one name stands for two models, as checkpoint_best.pt would."""
+    weights: dict[str, str] = {}
+    for cell in cells:
+        if weights.setdefault(cell.model, cell.config.checkpoint_sha256) != cell.config.checkpoint_sha256:
+            raise StudyError(
+                f"two models of this plan are called {cell.model!r}: give their files names of their own, "
+                "which say what they are in folders and tables"
+            )
 
 
 def _setting(settings: Mapping[str, Any], key: str) -> Any:
@@ -206,7 +223,10 @@ def _setting(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def _planned(plan: Plan, settings: dict[str, Any], inputs: Inputs) -> PlannedCell:
-    model, corpus = str(settings["model"]), Path(settings.get("corpus", plan.corpus))
+    for name in ("model", "corpus"):
+        if not isinstance(settings[name], str):
+            raise StudyError(f"{name} {settings[name]!r} is not possible: give a text, or a list of texts")
+    model, corpus = settings["model"], Path(settings["corpus"])
     checkpoint = Path(model) if model.endswith(".pt") else plan.models / f"{model}.pt"
     if not checkpoint.is_file():
         known = ", ".join(sorted(path.stem for path in plan.models.glob("*.pt"))) or "none"

@@ -5,6 +5,7 @@ installed by its user.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -52,8 +53,10 @@ def _outcome(result: Result) -> dict[str, float]:
 class TensorBoard:
     """Curves below ``tensorboard/`` in the folder of the grid."""
 
+    package = "torch.utils.tensorboard"
+
     def __init__(self, name: str, config: CellConfig, folder: Path):
-        writer = _package("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        writer = _package(self.package, "tensorboard").SummaryWriter
         self._writer = writer(str(folder / "tensorboard" / name))
         self._writer.add_text("configuration", config.model_dump_json())
 
@@ -73,8 +76,10 @@ class TensorBoard:
 class MLflow:
     """A run in the experiment named by the grid's folder, where MLflow's own settings say."""
 
+    package = "mlflow"
+
     def __init__(self, name: str, config: CellConfig, folder: Path):
-        mlflow = _package("mlflow", "mlflow")
+        mlflow = _package(self.package, "mlflow")
         self._client = mlflow.MlflowClient()
         found = self._client.get_experiment_by_name(folder.name)
         experiment = found.experiment_id if found else self._client.create_experiment(folder.name)
@@ -98,8 +103,10 @@ class MLflow:
 class WeightsAndBiases:
     """A run in the project named by the grid's folder."""
 
+    package = "wandb"
+
     def __init__(self, name: str, config: CellConfig, folder: Path):
-        wandb = _package("wandb", "wandb")
+        wandb = _package(self.package, "wandb")
         self._run = wandb.init(
             project=folder.name, name=name, config=config.model_dump(), dir=folder, reinit="create_new"
         )
@@ -115,18 +122,32 @@ class WeightsAndBiases:
 
 
 class Tracking:
-    """All trackers of one cell."""
+    """All trackers of one cell. What goes wrong with one of them is said once and fails no cell."""
 
     def __init__(self, used: Sequence[Tracker]):
-        self._used = used
+        self._used = list(used)
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        for tracker in self._used:
-            tracker.evaluated(evaluation)
+        self._tell("evaluated", evaluation)
 
     def finished(self, result: Result) -> None:
-        for tracker in self._used:
-            tracker.finished(result)
+        self._tell("finished", result)
+
+    def _tell(self, what: str, about: Evaluation | Result) -> None:
+        for tracker in list(self._used):
+            try:
+                getattr(tracker, what)(about)
+            except Exception as error:
+                self._used.remove(tracker)
+                print(f"{type(tracker).__name__} is left out from here on: {error}", file=sys.stderr)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise StudyError for a tracker that does not exist or whose package is missing."""
+    for name in names:
+        package = getattr(trackers.get(name), "package", None)
+        if package is not None:
+            _package(package, name)
 
 
 @contextmanager

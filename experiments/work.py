@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
@@ -15,6 +15,9 @@ from grouping import StudyError
 from harness.claim import Held, Lost
 from harness.record import write_failure
 from harness.records import Evaluation, Failure
+
+if TYPE_CHECKING:
+    from harness.cell import Study
 
 #: what keeps any cell from being written, so that going on with the next one is no use
 NO_PLACE = {
@@ -37,14 +40,12 @@ class Outcome(NamedTuple):
 class Work:
     """How a grid's cells are run: in which folder, whether checkpoints may run code, and who looks on.
 
-    ``retry_failed``: cells that had failed before are run again. ``keep_checkpoints``: pruned models are
-    kept as checkpoints beside their masks.
+    ``keep_checkpoints``: pruned models are kept as checkpoints beside their masks.
     """
 
     grid: Grid
     trust: bool = False
     trackers: tuple[str, ...] = ()
-    retry_failed: bool = False
     keep_checkpoints: bool = False
 
     def __call__(self, cell: PlannedCell, notify: Callable[[Evaluation], None]) -> Outcome:
@@ -54,7 +55,7 @@ class Work:
             self.run(cell, notify)
         except (Held, Lost) as error:
             return Outcome("busy", str(error))
-        except (Exception, MemoryError) as error:
+        except Exception as error:
             if no_place(error):
                 return Outcome("stop", str(error))
             said = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
@@ -67,11 +68,7 @@ class Work:
         from experiments.trackers import tracking
         from harness.cell import run_cell
 
-        study = _study(cell.checkpoint, cell.corpus, cell.config.device, self.trust, self.grid.dense_folder)
-        if study.model.content_hash != cell.config.checkpoint_sha256:
-            raise StudyError(f"{cell.checkpoint} has changed since the grid was started: start it again")
-        if study.corpus_hash != cell.config.corpus_sha256:
-            raise StudyError(f"{cell.corpus} has changed since the grid was started: start it again")
+        study = study_of(cell, self.trust, self.grid.dense_folder)
         folder = self.grid.cell_folder(cell)
         with tracking(self.trackers, cell.name, cell.config, self.grid.folder) as tracked:
 
@@ -116,8 +113,23 @@ def no_place(error: BaseException | None) -> bool:
     return False
 
 
+def study_of(cell: PlannedCell, trust: bool, shared: Path | None) -> "Study":
+    """The model and the corpus of a cell, dense translations shared through a folder if there is one.
+
+    Raises StudyError if they are no longer what they were when the cell was planned.
+    """
+    study = _study(cell.checkpoint, cell.corpus, cell.config.device, trust, shared)
+    for path, now, then in (
+        (cell.checkpoint, study.model.content_hash, cell.config.checkpoint_sha256),
+        (cell.corpus, study.corpus_hash, cell.config.corpus_sha256),
+    ):
+        if now != then:
+            raise StudyError(f"{path} has changed since the cell was planned: put it back, or plan anew")
+    return study
+
+
 @functools.lru_cache(maxsize=1)
-def _study(checkpoint: Path, corpus: Path, device: str, trust: bool, shared: Path) -> Any:
+def _study(checkpoint: Path, corpus: Path, device: str, trust: bool, shared: Path | None) -> "Study":
     from harness.cell import Study
 
     return Study.open(checkpoint, corpus, trust, device, shared)

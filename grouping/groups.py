@@ -68,7 +68,13 @@ def labels(table: pd.DataFrame, strategy: Strategy, name: str) -> pd.Series:
     """
     if not callable(strategy):
         raise StudyError(f"grouping {name!r} is no function: it must be one, from a table to its labels")
-    said = strategy(table.copy())
+    try:
+        said = strategy(table.copy())
+    except StudyError:
+        raise
+    except Exception as error:  # whatever the code of somebody else raises
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise StudyError(f"grouping {name!r} failed: {what}") from error
     if isinstance(said, pd.Series) and not said.index.equals(table.index):
         raise StudyError(f"grouping {name!r} returned a Series in another order: keep the table's index")
     try:

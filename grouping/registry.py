@@ -63,7 +63,7 @@ class Registry(Generic[T]):
             raise StudyError(f"{self.kind} {point.value!r} is incomplete: write module:name")
         try:
             return point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever the code of somebody else raises
             raise StudyError(
                 f"{self.kind} {point.value!r} cannot be loaded ({error}): "
                 f"check its name, and that {module!r} is installed or on PYTHONPATH"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grouping import connection_table, content_hash, partition
+from grouping import StudyError, connection_table, content_hash, partition
 from harness import records
 from harness.constraint import Constraint, PairedBootstrap
 from harness.corpus.corpus import Corpus
@@ -146,7 +146,10 @@ def run_cell(
     as its masks alone. Raises StudyError when the folder holds something
     else or a name is unknown; an interrupted cell resumes to the same result.
     """
-    check_search(config, study.groups(config.grouping, config.vectors, config.seed)["group"].nunique())
+    blocks = study.groups(config.grouping, config.vectors, config.seed)
+    if content_hash(blocks) != config.groups_sha256:
+        raise StudyError(f"grouping {config.grouping!r} gives other groups than when the cell was planned")
+    check_search(config, blocks["group"].nunique())
     operators.get(config.operator)
     check_workers(workers)
     dense = study.model.flat.clone()
@@ -154,7 +157,7 @@ def run_cell(
         if (finished := record.result()) is not None:
             return finished
         try:
-            result = _run(study, config, record, notify, workers, keep_checkpoint)
+            result = _run(study, config, blocks, record, notify, workers, keep_checkpoint)
         finally:
             study.model.flat.copy_(dense)
         for retrained in folder.glob(retraining_folder("*")):
@@ -165,6 +168,7 @@ def run_cell(
 def _run(
     study: Study,
     config: CellConfig,
+    blocks: pd.DataFrame,
     record: Record,
     notify: Callable[[Evaluation], None],
     workers: int,
@@ -173,7 +177,6 @@ def _run(
     started = time.perf_counter()
     sets = sets_of(study, config)
     stages = _stages(study, config, sets)
-    blocks = study.groups(config.grouping, config.vectors, config.seed)
     rounds = Rounds(
         study.model,
         study.corpus,

@@ -74,7 +74,8 @@ class Claim:
             draft.write_text(json.dumps(owner) + "\n")
             os.link(draft, self.path)
         except FileExistsError:
-            raise Held(f"another process has just taken {folder}: try again") from None
+            if draft.stat().st_nlink != 2:  # over NFS an answer may be lost, and the link be made after all
+                raise Held(f"another process has just taken {folder}: try again") from None
         except OSError as error:
             raise StudyError(f"could not claim {folder}: {error}") from error
         finally:
@@ -182,7 +183,7 @@ def _claims(folder: Path) -> list[_Seen]:
             owner = json.loads(content.partition(b"\n")[0])
         except ValueError:
             owner = {}  # damaged: nobody can be asked whether it is alive, so its silence must tell
-        known = owner if isinstance(owner, dict) else {}
+        known = owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
         found.append(_Seen(name, {"token": name} | known, len(content)))
     return found
 

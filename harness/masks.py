@@ -1,5 +1,7 @@
 """Masks of a pruned model as a file: a bit per connection, True = kept, by the first name of each tensor."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
                     bits = np.unpackbits(saved[name], count=int(np.prod(shape)))
                     found[name] = bits.astype(bool).reshape(shape)
             return found
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise StudyError(
             f"{path} holds no masks ({error}): name the {path.name} of a finished cell"
         ) from None

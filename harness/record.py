@@ -125,9 +125,11 @@ class Record:
             self._claim.check()
 
     def write_lines(self, name: str, lines: list[str]) -> None:
+        self._check()
         write_text(self.folder / name, "".join(line + "\n" for line in lines))
 
     def write_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        self._check()
         write_masks(self.folder / records.MASKS, masks)
 
     def __enter__(self) -> "Record":
@@ -184,6 +186,10 @@ def read(path: Path, kind: type[T]) -> T:
     """Read a record. Raises StudyError when it is missing, damaged or of another version."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} cannot be read ({reason}): choose another --out") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        reason = f"{where}: {first['msg']}; it is damaged or of another version"
+        raise StudyError(f"{path} cannot be read ({reason}): choose another folder") from None
+    except (ValueError, OSError) as error:
+        raise StudyError(f"{path} cannot be read ({error}): choose another folder") from None

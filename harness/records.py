@@ -243,7 +243,7 @@ def schemas() -> dict[str, object]:
 def configuration(**settings: Any) -> CellConfig:
     """A cell's configuration. Raises StudyError for an unknown field or an impossible value."""
     try:
-        return CellConfig(**settings)
+        return CellConfig.model_validate(settings, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:

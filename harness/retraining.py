@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
+from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
 from harness.files import write_json
 from harness.masks import write_masks
-from harness.model import TranslationModel
+from harness.model import TranslationModel, hash_weights
 
-JOB, LOG, DENSE, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
+JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
 #: a line of fairseq's log in JSON
 LINE = re.compile(r"\| (train|valid) \| (\{.*\})\s*$")
 #: seconds between two looks at the log
@@ -101,16 +102,17 @@ def retrain(
     if (folder / JOB).exists():
         if (folder / JOB).read_text(encoding="utf-8") != json.dumps(job, indent=2) + "\n":
             raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
-    else:
-        if folder.exists() and any(folder.iterdir()):
-            raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        model.save(folder / DENSE)
-        write_masks(folder / MASKS, masks)
-        write_json(folder / JOB, job)  # last: from here on the folder resumes
-    if not (folder / DONE).exists():
-        seconds = _train(folder, schedule, notify)
-        write_json(folder / DONE, asdict(_told(folder / LOG, seconds)))
+    elif folder.exists() and any(not is_leftover(path.name) for path in folder.iterdir()):
+        raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with Claim(folder):
+        write_json(folder / JOB, job)  # first: from here on the folder resumes
+        if not (folder / PRUNED).exists():
+            write_masks(folder / MASKS, masks)
+            model.save(folder / PRUNED)
+        if not (folder / DONE).exists():
+            seconds = _train(folder, schedule, notify)
+            write_json(folder / DONE, asdict(_told(folder / LOG, seconds)))
     model.load_weights(folder / "checkpoint_best.pt")
     for name, mask in masks.items():
         start = model.offsets[name]
@@ -129,11 +131,17 @@ def _prune(model: TranslationModel, masks: Mapping[str, NDArray[np.bool_]]) -> N
 
 def _job(model: TranslationModel, corpus: Corpus, folder: Path, schedule: Schedule) -> dict[str, Any]:
     languages = ["--source-lang", corpus.source, "--target-lang", corpus.target]
-    places = ["--save-dir", str(folder), "--finetune-from-model", str(folder / DENSE)]
+    places = ["--save-dir", str(folder), "--finetune-from-model", str(folder / PRUNED)]
     kept = ["--no-epoch-checkpoints", "--num-workers", "0", "--cpu"]
     told = ["--no-progress-bar", "--log-format", "json", "--log-interval", "100"]
     arguments = [str(corpus.folder / "bin"), *languages, *places, *schedule.arguments(), *kept, *told]
-    return {"arguments": arguments, "model": model.state["cfg"]["model"], "weights": model.content_hash}
+    return {
+        "arguments": arguments,
+        "model": model.state["cfg"]["model"],
+        "autocast": schedule.autocast,
+        # zeros and all: other masks are another retraining
+        "pruned_sha256": hash_weights(model.flat),
+    }
 
 
 def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> float:

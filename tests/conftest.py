@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from harness.corpus.prepare import Pieces, prepare
 from harness.records import CellConfig, Evaluation, Result
 
 ROOT = Path(__file__).parents[1]
+# where the tests themselves were started in the background, Ctrl-C is ignored, and so it would be by their children
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 MODELS = ROOT / "models" / "homeassistant.en-de"
 SENTENCES = {"train": 12, "valid": 8, "search": 20, "confirm": 12, "test": 12}
 LONGEST = 60  # characters of a source sentence

@@ -47,7 +47,7 @@ OPTIONS = {
     "grid": [*GRID, "--executor", "--jobs", "--retry-failed", "--tracker", "--site", "--wait"],
     "status": ["--cells"],
     "collect": [],
-    "verify": ["--sample", "--seed"],
+    "verify": ["--sample", "--seed", "--trust-checkpoint"],
     "clean-failed": [],
     "cancel": [],
     "corpus homeassistant": ["--pair", "--out", "--vocabulary"],

@@ -214,7 +214,7 @@ def test_changed_inputs_are_noticed(planned, small, tmp_path):
     with pytest.raises(StudyError, match="1 of 1 cells failed"):
         start(tmp_path / "grid", cells)
     failure = read(Grid(tmp_path / "grid").cell_folder(cells[0]) / "failure.json", Failure)
-    assert failure.message == f"{corpus} has changed since the grid was started: start it again"
+    assert failure.message == f"{corpus} has changed since the cell was planned: put it back, or plan anew"
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_foreign_and_half_written_folders_are_left_out_and_said(done, capsys):
 
 def test_a_sound_grid_verifies(done, capsys):
     grid, cells = done
-    assert verify(grid, cells, sample=1, seed=1) == {}
+    assert verify(grid, cells, sample=1, seed=1) == ({}, {})
     assert cli.main(["verify", str(grid.folder), "--sample", "2"]) == 0
     assert capsys.readouterr().out == "2 finished cells are complete; 2 evaluated again: the same outcome\n"
 
@@ -275,10 +275,10 @@ def test_a_changed_or_missing_file_is_found(done, name):
     grid, cells = done
     path = grid.cell_folder(cells[0]) / name
     path.write_bytes(path.read_bytes() + b"\n")
-    problems = verify(grid, cells, sample=0, seed=1)
+    problems, _ = verify(grid, cells, sample=0, seed=1)
     assert f"{name} is not what it was when the cell ended" in problems[cells[0].name]
     path.unlink()
-    assert f"{name} is missing" in verify(grid, cells, 0, 1)[cells[0].name]
+    assert f"{name} is missing" in verify(grid, cells, 0, 1)[0][cells[0].name]
     assert list(problems) == [cells[0].name]
 
 
@@ -290,13 +290,14 @@ def test_a_result_that_cannot_be_had_again_is_found(done, capsys):
     result["sets"]["test"]["bleu"] += 0.01
     result["knobs"] = (np.array(result["knobs"]) / 2).tolist()
     path.write_text(json.dumps(result))
-    problems = verify(grid, cells, sample=2, seed=1)
+    damaged, problems = verify(grid, cells, sample=2, seed=1)
+    assert damaged == {}
     assert list(problems) == [cells[1].name]
     said = " ".join(problems[cells[1].name])
     assert "test: bleu was" in said
     assert "the mask of" in said
     assert cli.main(["verify", str(grid.folder), "--sample", "2"]) == 2
-    assert "1 of 2 finished cells are not what they were" in capsys.readouterr().err
+    assert "1 cells come out otherwise than before" in capsys.readouterr().err
 
 
 def test_the_cost_is_that_of_finished_cells(done, planned):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,10 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     with pytest.raises(StudyError, match="holds another retraining: choose another --out"):
         retrain(study("rnnsearch").model, masks, own.corpus, folder, Schedule(epochs=3))
+    fewer = {name: np.ones_like(mask) for name, mask in masks.items()}
+    for others, schedule in ((fewer, QUICK), (masks, replace(QUICK, autocast="bfloat16"))):
+        with pytest.raises(StudyError, match="holds another retraining"):
+            retrain(study("rnnsearch").model, others, own.corpus, folder, schedule)
 
 
 def test_masks_of_another_model_and_foreign_folders_are_refused(finished, study, tmp_path):

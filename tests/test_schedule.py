@@ -69,7 +69,12 @@ def test_one_shot_and_retrained(study, tmp_path):
 
 
 def test_iterative_prunes_on_from_where_it_was(study, tmp_path):
-    few = {"evaluations": 6, "tolerance": 20.0, "learning_rate": 1e-4}  # so few that something is left for the next round
+    # so few evaluations that something is left for the next round
+    few = {
+        "evaluations": 6,
+        "tolerance": 20.0,
+        "learning_rate": 1e-4,
+    }
     cell = run(study, tmp_path / "cell", schedule="iterative", epochs=2, round_epochs=1, seed=3, **few)
     result, evaluations = cell.result, cell.evaluations()
     assert len(result.rounds) >= 3

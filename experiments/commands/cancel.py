@@ -15,4 +15,6 @@ def run(args: argparse.Namespace) -> None:
     from experiments.executors.slurm import cancel
     from experiments.grid import Grid
 
-    print(f"{cancel(Grid(args.folder))} jobs cancelled")
+    grid = Grid(args.folder)
+    grid.planned()  # tells whether this is the folder of a grid at all
+    print(f"{cancel(grid)} jobs cancelled")

@@ -1,15 +1,10 @@
 """``olmp grid``: run what is not done of a plan."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiments.commands.options import add_plan
 from harness.workers import cores
-
-if TYPE_CHECKING:
-    from experiments.plan import PlannedCell
 
 SUMMARY = "run the cells of a plan that are not done, on this machine or on a SLURM cluster; rerun resumes"
 RESUMES = True
@@ -48,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from experiments.commands.options import planned
     from experiments.executors import Options, executors
-    from experiments.trackers import trackers
+    from experiments.executors.slurm import read_site
+    from experiments.trackers import check_trackers
     from grouping import StudyError
 
     for name, value in (
@@ -59,10 +55,11 @@ def run(args: argparse.Namespace) -> None:
         if value is not None and not value > 0:
             raise StudyError(f"--{name.replace('_', '-')} {value} is not possible: give more than 0")
     execute = executors.get(args.executor)
-    for name in args.tracker:
-        trackers.get(name)
+    check_trackers(args.tracker)
+    refuse_unused(args)
     grid, cells = planned(args)
-    check_names(cells.cells)
+    if not cells.cells:
+        raise StudyError(f"plan {args.plan} has no cell that is not skipped: `olmp plan` says why")
     options = Options(
         jobs=args.jobs,
         seconds=args.cell_seconds,
@@ -71,18 +68,25 @@ def run(args: argparse.Namespace) -> None:
         trust=args.trust_checkpoint,
         trackers=tuple(args.tracker),
         keep_checkpoints=args.keep_checkpoints,
-        site=args.site,
+        site=read_site(args.site) if args.site else None,
         wait=args.wait,
     )
     grid.write_plan(cells)
     execute(grid, cells.cells, options)
 
 
-def check_names(cells: Sequence["PlannedCell"]) -> None:
-    """Raise StudyError for a search or an operator that does not exist, before anything runs."""
-    from harness.olmp import check_search
-    from harness.operators import operators
+#: executor → options that mean nothing to it
+UNUSED = {
+    "local": ("site", "wait"),
+    "debug": ("site", "wait", "jobs", "cell_seconds", "cell_memory"),
+    "slurm": ("jobs",),
+}
 
-    for config in {(cell.config.search, cell.config.operator): cell.config for cell in cells}.values():
-        operators.get(config.operator)
-        check_search(config, knobs=2)
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Raise StudyError for an option that the executor would not heed."""
+    from grouping import StudyError
+
+    for name in UNUSED.get(args.executor, ()):
+        if getattr(args, name):
+            raise StudyError(f"--{name.replace('_', '-')} does not go with --executor {args.executor}")

@@ -1,19 +1,27 @@
 """Options that several verbs share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.grid import Grid
 from experiments.inputs import Inputs
-from experiments.plan import Cells, cells_of, read_plan
+from experiments.plan import Cells, PlannedCell, cells_of, read_plan
 
 RUNS = Path("runs")
+#: searches that are always there
+KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", "class-blind", "class-uniform", "class-distribution", "lamp"}
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """The plan, and where its grid is."""
     parser.add_argument("plan", help="name of a shipped plan, a .toml file, or module:function")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the grid's folder (default: runs/<plan>)")
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Whether checkpoints may be read that are more than data."""
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
@@ -31,4 +39,19 @@ def planned(args: argparse.Namespace) -> tuple[Grid, Cells]:
     plan = read_plan(args.plan)
     name = Path(args.plan).stem if args.plan.endswith(".toml") else args.plan.replace(":", ".")
     folder = args.out or RUNS / name
-    return Grid(folder), cells_of(plan, Inputs(folder.parent / ".checkpoints.json", args.trust_checkpoint))
+    cells = cells_of(plan, Inputs(folder.parent / ".checkpoints.json", args.trust_checkpoint))
+    check_names(cells.cells)
+    return Grid(folder), cells
+
+
+def check_names(cells: Sequence[PlannedCell]) -> None:
+    """Raise StudyError for a search or an operator that does not exist, before anything runs."""
+    kinds = {(cell.config.search, cell.config.operator): cell.config for cell in cells}
+    # what is known without loading torch and nevergrad, which takes seconds
+    if not {search for search, _ in kinds} <= KNOWN or {operator for _, operator in kinds} - {"magnitude"}:
+        from harness.olmp import check_search
+        from harness.operators import operators
+
+        for config in kinds.values():
+            operators.get(config.operator)
+            check_search(config, knobs=2)

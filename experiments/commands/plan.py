@@ -1,8 +1,14 @@
 """``olmp plan``: what a plan consists of, without running anything."""
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from experiments.commands.options import add_plan
+
+if TYPE_CHECKING:
+    from experiments.plan import PlannedCell
 
 SUMMARY = "list the cells of a plan, what is done, and what the rest will take; runs nothing"
 
@@ -25,11 +31,11 @@ def run(args: argparse.Namespace) -> None:
     grid, cells = planned(args)
     states = [grid.state(cell) for cell in cells.cells]
     width = max((len(cell.name) for cell in cells.cells), default=0)
-    for cell, state in zip(cells.cells, states, strict=True):
-        print(f"{cell.name:{width}}  {state}")
-    for skipped in cells.skipped:
-        settings = " ".join(f"{key}={value}" for key, value in skipped.settings.items())
-        print(f"skipped: {settings}: {skipped.reason}")
+    for cell, state, said in zip(cells.cells, states, differences(cells.cells), strict=True):
+        print(f"{cell.name:{width}}  {state:11}  {said}".rstrip())
+    kinds = Counter((s.reason, s.settings["model"], s.settings.get("grouping", "")) for s in cells.skipped)
+    for (reason, model, grouping), count in kinds.items():
+        print(f"skipped: {count} of {model} {grouping}".rstrip() + f": {reason}")
     print(f"{cells.title}: {len(cells.cells)} cells, {len(cells.skipped)} skipped, in {grid.folder}")
     print(", ".join(f"{count} {state}" for state, count in counted(states).items()))
     if states.count("done") < len(states):
@@ -40,3 +46,16 @@ def run(args: argparse.Namespace) -> None:
         print(f"about {found.hours:.2f} cell-hours left ({basis}); a cell takes one core")
         if args.jobs:
             print(f"with {args.jobs} cells side by side about {found.elapsed(args.jobs):.2f} hours")
+
+
+def differences(cells: Sequence["PlannedCell"]) -> Iterator[str]:
+    """For each cell the settings in which the cells of the plan differ and that its name does not say."""
+    named = {"grouping", "search", "tolerance", "seed"}
+    settings = [cell.config.model_dump(exclude=named) for cell in cells]
+    differing = [
+        name
+        for name in (settings[0] if settings else {})
+        if not name.endswith("sha256") and len({one[name] for one in settings}) > 1
+    ]
+    for one in settings:
+        yield " ".join(f"{name}={one[name]}" for name in differing)

@@ -1,6 +1,8 @@
 """``olmp status``: how a grid is going, from its folder alone."""
 
 import argparse
+import contextlib
+from pathlib import Path
 
 from experiments.commands.options import add_grid
 
@@ -15,19 +17,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from experiments.cost import estimate
     from experiments.grid import Grid, counted
+    from grouping import StudyError
     from harness import records
-    from harness.record import read
-    from harness.records import Failure
 
     grid = Grid(args.folder)
     cells = grid.planned()
     states = [grid.state(cell) for cell in cells]
     for cell, state in zip(cells, states, strict=True):
         if state == "failed":
-            failure = read(grid.cell_folder(cell) / records.FAILURE, Failure)
-            print(f"failed: {cell.name}: {failure.reason}: {' '.join(failure.message.split())}")
+            print(f"failed: {cell.name}: {reason(grid.cell_folder(cell) / records.FAILURE)}")
         elif args.cells or state == "running":
             print(f"{state}: {cell.name}")
     print(f"{grid.title()}: " + ", ".join(f"{n} {state}" for state, n in counted(states).items()))
-    if (found := estimate(grid, cells)).measured and found.hours:
-        print(f"about {found.hours:.2f} cell-hours left")
+    with contextlib.suppress(StudyError):  # without the text there is no guess, where nothing was measured
+        if (found := estimate(grid, cells)).measured and found.hours:
+            print(f"about {found.hours:.2f} cell-hours left")
+
+
+def reason(path: Path) -> str:
+    """Why a cell has failed, in one line."""
+    from grouping import StudyError
+    from harness.record import read
+    from harness.records import Failure
+
+    try:
+        failure = read(path, Failure)
+    except StudyError as error:
+        return str(error)
+    return f"{failure.reason}: {' '.join(failure.message.split())}"

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from experiments.work import Work
 from grouping import Registry, StudyError
+from harness import records
 from harness.workers import cores
+
+if TYPE_CHECKING:
+    from experiments.executors.slurm import Site
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class Options:
     trust: bool = False
     trackers: tuple[str, ...] = ()
     keep_checkpoints: bool = False
-    site: Path | None = None
+    site: "Site | None" = None
     wait: bool = False
 
     def work(self, grid: Grid) -> Work:
         """What runs one cell, wherever that is."""
-        return Work(grid, self.trust, self.trackers, self.retry_failed, self.keep_checkpoints)
+        return Work(grid, self.trust, self.trackers, self.keep_checkpoints)
 
 
 Executor = Callable[[Grid, Sequence[PlannedCell], Options], None]
@@ -43,6 +47,12 @@ def left(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> list[Pla
     return [cell for cell in cells if grid.state(cell) not in done]
 
 
+def forget_failures(grid: Grid, cells: Sequence[PlannedCell]) -> None:
+    """Let cells that are tried again count as not run yet."""
+    for cell in cells:
+        (grid.cell_folder(cell) / records.FAILURE).unlink(missing_ok=True)
+
+
 @executors.register("local")
 def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     """On this machine, side by side. Raises StudyError at the end if cells have failed."""
@@ -50,6 +60,7 @@ def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> Non
     from experiments.progress import Progress
 
     waiting = left(grid, cells, options)
+    forget_failures(grid, waiting)
     gpus = visible_gpus() if any(cell.config.device == "cuda" for cell in waiting) else []
     jobs = options.jobs or len(gpus) or cores()
     if gpus and jobs > len(gpus):

@@ -65,7 +65,6 @@ class LocalRun:
     _deaths: Counter[str] = field(default_factory=Counter)
     _watch: Watch = field(default_factory=Watch)
     _stop: str | None = None
-    _begun: set[str] = field(default_factory=set)
 
     def __call__(self, cells: Iterable[PlannedCell]) -> None:
         """Run all cells that are neither done nor failed; wait for those that another runner holds.
@@ -98,8 +97,7 @@ class LocalRun:
             cell = self._queue.popleft()
             folder = self.work.grid.cell_folder(cell)
             state = self.work.grid.state(cell)
-            # by another runner, meanwhile; one that is to be tried again has failed already
-            if state == "done" or (state == "failed" and not self._retried(cell)):
+            if state in ("done", "failed"):  # by another runner, meanwhile
                 self.progress.ended(cell, Outcome(state, "while another process ran it"))
                 continue
             if folder.exists() and self._watch.held(folder):
@@ -107,15 +105,10 @@ class LocalRun:
                 self._held.append(cell)
                 continue
             worker = next((w for w in self._workers if w.cell is None), None) or self._start()
-            self._begun.add(cell.name)
             worker.cell, worker.since = cell, time.monotonic()
             self.progress.started(worker.slot, cell)
             with contextlib.suppress(OSError):  # one that has just died is found by waiting for its answer
                 worker.connection.send(cell)
-
-    def _retried(self, cell: PlannedCell) -> bool:
-        """Whether the failure of a cell is an old one, to be tried again."""
-        return self.work.retry_failed and cell.name not in self._begun
 
     def _collect(self) -> None:
         """Wait a moment for what workers have to tell; the cells of dead ones are run again."""
@@ -189,7 +182,7 @@ class LocalRun:
             # Ctrl-C reaches all processes of a terminal, and the one they are forked from while it imports
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                _start(process)
+                _begin(process)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._workers.append(worker := _Worker(process, ours, slot))
@@ -206,7 +199,7 @@ class LocalRun:
             self._workers.remove(worker)
 
 
-def _start(process: BaseProcess) -> None:
+def _begin(process: BaseProcess) -> None:
     """Start a process. The one that it is forked from may have been killed, and is replaced then."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -252,13 +245,10 @@ def _resident_gb(pid: int | None) -> float:
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, by what CUDA calls them. Raises StudyError if there is none."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        found = [name for name in chosen.split(",") if name.strip()]
-    else:
-        from torch.cuda import device_count
+    from torch.cuda import device_count
 
-        found = [str(index) for index in range(device_count())]
+    count, chosen = device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = [str(i) for i in range(count)] if chosen is None else chosen.split(",")[:count]
     if not found:
         raise StudyError(
             "the plan says device = cuda, but there is no GPU here: run it where one is, or say device = cpu"

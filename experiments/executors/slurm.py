@@ -18,14 +18,14 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from submitit import AutoExecutor
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
-from experiments.executors import Options, left, run_local
+from experiments.executors import Options, forget_failures, left, run_local
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from grouping import StudyError
@@ -41,7 +41,7 @@ ARRAY = 1001
 class Site(BaseModel):
     """What jobs ask of a cluster; the file given with ``--site`` holds the fields that differ."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     partition: str | None = None
     account: str | None = None
@@ -50,12 +50,12 @@ class Site(BaseModel):
     memory_gb: float = Field(4.0, gt=0, description="of a job")
     cpus: int = Field(1, ge=1, description="cells of a job that run side by side")
     gpus: int = Field(0, ge=0, description="of a job; with any, as many cells run side by side")
-    cells_per_job: int = Field(1, ge=1, description="cells that one job runs, one after the other or so")
+    cells_per_job: int = Field(1, ge=1, description="cells that one job runs, one after the other")
     jobs_at_once: int | None = Field(None, ge=1, description="of one array; null = what the cluster allows")
     warning_seconds: int = Field(90, ge=1, description="before its time limit a job is told to stop")
     requeues: int = Field(100, ge=0, description="how often a job may run out of time")
     setup: list[str] = Field([], description="shell lines before Python starts, such as module load …")
-    environment: dict[str, str] = {}
+    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], str] = {}
     options: dict[str, str | int | bool] = Field({}, description="further options of sbatch, by long name")
 
 
@@ -68,7 +68,7 @@ class Batch(Checkpointable):
     options: Options
 
     def __call__(self) -> None:
-        """Run the cells, whatever is planned by now; raises StudyError if one has failed."""
+        """Run the cells; raises StudyError if one has failed."""
         run_local(self.grid, self.cells, self.options)
 
 
@@ -80,10 +80,8 @@ class Submitted(NamedTuple):
     cells: list[str]
 
 
-def read_site(path: Path | None) -> Site:
-    """The site file, or the defaults. Raises StudyError for one that is not sound."""
-    if path is None:
-        return Site.model_validate({})
+def read_site(path: Path) -> Site:
+    """The site file. Raises StudyError for one that is not sound."""
     try:
         return Site(**tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -101,13 +99,15 @@ def submit(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
 
     Raises StudyError where there is no SLURM, and when the cluster refuses.
     """
-    site = read_site(options.site)
+    site = options.site or Site.model_validate({})
     needs_gpu = any(cell.config.device == "cuda" for cell in cells)
     if needs_gpu and not site.gpus:
         raise StudyError("the plan says device = cuda: say in --site how many gpus a job gets")
     queued = {name for job in in_queue(grid) for name in job.cells}
     waiting = [cell for cell in left(grid, cells, options) if cell.name not in queued]
-    runs = replace(options, jobs=site.gpus or site.cpus, site=None, wait=False)
+    forget_failures(grid, waiting)
+    # a job that is queued again shall not try again what has failed meanwhile
+    runs = replace(options, jobs=site.gpus or site.cpus, site=None, wait=False, retry_failed=False)
     size = site.cells_per_job
     batches = [Batch(grid, waiting[i : i + size], runs) for i in range(0, len(waiting), size)]
     largest = array_limit()
@@ -149,7 +149,8 @@ def _submit_array(grid: Grid, batches: Sequence[Batch], site: Site) -> list[str]
     }
     executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
     try:
-        jobs = executor.map_array(Batch.__call__, batches)
+        # the batches themselves, not a function over them: submitit queues again what has a checkpoint method
+        jobs = executor.submit_array(batches)
     except Exception as error:  # submitit has its own for what sbatch says
         raise StudyError(f"the cluster takes no jobs: {' '.join(str(error).split())}") from error
     return [job.job_id for job in jobs]
@@ -201,7 +202,7 @@ def array_limit() -> int:
 
 def _ask(*command: str) -> str:
     if shutil.which(command[0]) is None:
-        raise StudyError(f"there is no SLURM here ({command[0]} is not found): take --executor local")
+        raise StudyError(f"there is no SLURM here ({command[0]} is not found): try --executor local")
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
