@@ -20,7 +20,7 @@ from harness.corpus.prepare import Pieces, prepare
 from harness.records import CellConfig, Evaluation, Result
 
 ROOT = Path(__file__).parents[1]
-# where the tests themselves were started in the background, Ctrl-C is ignored, and so it would be by their children
+# where tests are started in the background, Ctrl-C is ignored, and so it would be by their children
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 MODELS = ROOT / "models" / "homeassistant.en-de"
