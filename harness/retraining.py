@@ -106,7 +106,8 @@ def retrain(
         raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with Claim(folder):
-        write_json(folder / JOB, job)  # first: from here on the folder resumes
+        if not (folder / JOB).exists():
+            write_json(folder / JOB, job)  # first: from here on the folder resumes
         if not (folder / PRUNED).exists():
             write_masks(folder / MASKS, masks)
             model.save(folder / PRUNED)

@@ -40,7 +40,8 @@ def weights(path) -> dict[str, torch.Tensor]:
 
 
 def comparable(result: records.Result) -> dict:
-    return result.model_dump(exclude={"seconds": True, "other_seconds": True, "files": {records.EVALUATIONS}})
+    left_out = {"seconds": True, "other_seconds": True, "environment": True, "files": {records.EVALUATIONS}}
+    return result.model_dump(exclude=left_out)
 
 
 def without_seconds(evaluations: list[Evaluation]) -> list[dict]:

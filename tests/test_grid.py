@@ -17,7 +17,7 @@ from experiments.cost import estimate
 from experiments.executors import Options, executors, run_debug, run_local
 from experiments.grid import Grid, cell_folders
 from experiments.inputs import Inputs
-from experiments.plan import Plan, PlannedCell, cells_of
+from experiments.plan import Cells, Plan, PlannedCell, cells_of
 from experiments.verify import verify
 from grouping.errors import StudyError
 from harness import cli
@@ -67,8 +67,6 @@ def toml(small, tmp_path):
 
 def start(folder: Path, cells: list[PlannedCell], **options) -> Grid:
     """Run cells as `olmp grid` does."""
-    from experiments.plan import Cells
-
     grid = Grid(folder)
     grid.write_plan(Cells("quick", cells, []))
     run_local(grid, cells, Options(**{"jobs": 1} | options))
@@ -93,6 +91,7 @@ def test_the_number_of_jobs_and_the_executor_do_not_change_the_results(planned, 
     one, two = (start(tmp_path / str(jobs), cells, jobs=jobs) for jobs in (1, 2))
     same(one, two)
     here = Grid(tmp_path / "debug")
+    here.write_plan(Cells("quick", cells, []))
     run_debug(here, cells, Options())
     same(one, here)
     assert [one.state(cell) for cell in cells] == ["done"] * 4
