@@ -31,7 +31,7 @@ help: ## list the targets and their variables
 .PHONY: setup
 setup: $(READY) ## install everything into .venv [PYTHON=python3.12 PIP_ARGS="--extra-index-url …"]
 
-$(READY): pyproject.toml requirements.lock harness/decoding/kernels.c
+$(READY): pyproject.toml requirements.lock $(wildcard harness/decoding/*.[ch])
 	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 with venv and ensurepip found (Debian, Ubuntu: the package python3-venv): make setup PYTHON=/path/to/python" >&2; exit 2)
 	@"$(PYTHON)" -c '$(FITS)' || { echo "$(PYTHON) cannot be used: Python 3.11 or 3.12 with venv and ensurepip is needed" >&2; exit 2; }
 	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)

@@ -18,6 +18,7 @@ from harness import records
 from harness.constraint import Constraint, PairedBootstrap
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
+from harness.decoding.linear import Place
 from harness.environment import environment
 from harness.evaluator import FINAL, Evaluator, Judging
 from harness.model import TranslationModel, load_model
@@ -174,6 +175,7 @@ def _run(
     workers: int,
     keep_checkpoint: bool,
 ) -> Result:
+    Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
     started = time.perf_counter()
     sets = sets_of(study, config)
     stages = _stages(study, config, sets)

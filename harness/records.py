@@ -21,7 +21,7 @@ SCHEMA = "schema.json"
 
 
 Stage = Literal["start", "search", "exact", "confirm"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 def hypotheses(split: str, model: str) -> str:

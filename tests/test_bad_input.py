@@ -202,7 +202,11 @@ WRONG = [
     ("--workers", "0", "0 workers are not possible: give 1 or more"),
     ("--device", "tpu", "unknown device 'tpu': give cpu or cuda"),
     ("--racing", "1", "racing 1.0 is not possible: Input should be less than 0.5"),
-    ("--precision", "int4", "precision 'int4' is not possible: Input should be 'float32', 'bfloat16' or"),
+    (
+        "--precision",
+        "int4",
+        "precision 'int4' is not possible: Input should be 'float32', 'bfloat16', 'float16' or",
+    ),
 ]
 
 

@@ -97,8 +97,14 @@ def test_what_is_told_of_the_processor():
 
 
 def test_a_precision_counts_where_the_processor_has_it(monkeypatch):
-    monkeypatch.setattr(machine, "machine", lambda cores: {"flags": ["avx2", "avx512_bf16"]})
-    assert [p for p in ("float32", "bfloat16", "float16") if machine.multiplies(p)] == ["float32", "bfloat16"]
+    every = ("float32", "bfloat16", "float16", "int8")
+    for units, expected in {
+        "avx512_bf16": ["bfloat16"],
+        "avx_vnni": ["int8"],
+        "avx512_fp16": ["float16"],
+    }.items():
+        monkeypatch.setattr(machine, "machine", lambda cores, units=units: {"flags": ["avx2", units]})
+        assert [p for p in every if machine.multiplies(p)] == ["float32", *expected]
 
 
 class Table:

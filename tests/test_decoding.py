@@ -1,5 +1,6 @@
 """Our decoder against fairseq's own SequenceGenerator, on real models of every kind."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,13 +18,15 @@ from torch import nn
 from torch.nn import functional
 
 from grouping.errors import StudyError
-from harness.decoding import Decoding, Translator, kernels
+from harness.decoding import Decoding, Translator, int8, kernels
 from harness.decoding.linear import Linear
 from harness.model import TranslationModel
 
 SEEDS = (1, 2, 3)
 BEAMS = (1, 5)
 LIMIT = 20  # words
+INT8 = pytest.param("int8", marks=pytest.mark.skipif(not int8.bits(), reason="no unit for int8"))
+LOWER = ("bfloat16", INT8)
 BUILDS = ("native", "torch")
 
 
@@ -89,15 +92,16 @@ def test_hypotheses_are_fairseqs(model, beam, build):
     assert share(both(model, beam, build)) >= 0.95
 
 
+@pytest.mark.parametrize("precision", LOWER)
 @pytest.mark.parametrize("beam", BEAMS)
 # without a source to look at, all hypotheses hang on one close call
 @pytest.mark.parametrize("model", [model for model in MODELS if "without cross-attention" not in model])
-def test_bfloat16_says_much_the_same(model, beam, tmp_path):
+def test_lower_precisions_say_much_the_same(model, beam, precision, tmp_path):
     _, read = tiny(model, tmp_path)
     sentences = sources(model, 30)
     said = [
         translator(read).translate(sentences, Decoding(beam, max_len_b=LIMIT, precision=precision)).hypotheses
-        for precision in ("float32", "bfloat16")
+        for precision in ("float32", precision)
     ]
     assert said[0] != [[] for _ in sentences]
     # random weights leave many close calls; sentences that agree word for word cannot be chance
@@ -156,17 +160,19 @@ def test_a_source_longer_than_the_model_reads_is_refused(tmp_path):
         translator(read).translate([long[1:], long], Decoding())
 
 
+@pytest.mark.parametrize("precision", ["float32", INT8])
 @pytest.mark.parametrize("beam", BEAMS)
 @pytest.mark.parametrize("model", ["lstm tied", "transformer pre-norm", "transformer projected"])
-def test_order_and_batch_size_change_nothing(model, beam, tmp_path):
+def test_order_and_batch_size_change_nothing(model, beam, precision, tmp_path):
     _, read = tiny(model, tmp_path)
     sentences = sources(model, 40)
-    found = translator(read).translate(sentences, Decoding(beam, max_len_b=LIMIT)).hypotheses
+    decoding = Decoding(beam, max_len_b=LIMIT, precision=precision)
+    found = translator(read).translate(sentences, decoding).hypotheses
     assert len({tuple(words) for words in found}) > 5
     order = np.random.default_rng(4).permutation(len(sentences))
     dealt = [sentences[i] for i in order]
     for rows in (1, 7, 30, 10**6):
-        said = translator(read).translate(dealt, Decoding(beam, max_len_b=LIMIT, rows=rows))
+        said = translator(read).translate(dealt, dataclasses.replace(decoding, rows=rows))
         assert said.hypotheses == [found[i] for i in order]
         # end of sentence counted
         assert said.tokens == sum(map(len, found)) + len(found)

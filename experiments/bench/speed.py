@@ -19,7 +19,7 @@ OURS = "experiments.bench.ours:Ours"
 FAIRSEQ = "experiments.bench.rival_fairseq:FairseqGenerate"
 CTRANSLATE2 = "experiments.bench.rival_ct2:CTranslate2"
 #: what our decoder computes in, and fairseq-generate (--fp16; it has no bfloat16)
-OUR_PRECISIONS = ("float32", "bfloat16")
+OUR_PRECISIONS = ("float32", "bfloat16", "int8")
 FAIRSEQ_PRECISIONS = ("float32", "float16")
 #: the first is tried with every layout; ours is our default
 OUR_BATCHES = tuple({"rows": rows} for rows in dict.fromkeys((Decoding().rows, 64, 128, 256, 512, 1024)))

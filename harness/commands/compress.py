@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument(
         "--precision",
         metavar="NAME",
-        help="of the search: float32 (default), bfloat16, float16, or auto: what a short probe finds "
+        help="of the search: float32 (default), bfloat16, float16, int8, or auto: what a short probe finds "
         "fastest here; whatever the search accepts is judged again in float32",
     )
     cell.add_argument(

@@ -18,7 +18,9 @@ ANY, FIRST, LAST = 0, 1, 2
 
 
 #: what each function of the library takes: addresses (p), int64 (i), float (f)
-_TAKES = {
+_TAKES = {"store": "pipipii", "arrange_int8": "piippp", "multiply_int8": "piippppiiip"}
+#: and those that there are for each type
+_TYPED = {
     "attend": "pippippipiiifp",
     "best": "piipiiipp",
     "lstm": "pppii",
@@ -37,10 +39,9 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(found.origin)
     except OSError:  # built for another machine
         return None
-    loaded.store.argtypes = [_KINDS[kind] for kind in "pipipii"]
-    for name, takes in _TAKES.items():
-        for suffix in _NAMES.values():
-            getattr(loaded, f"{name}_{suffix}").argtypes = [_KINDS[kind] for kind in takes]
+    typed = {f"{name}_{suffix}": takes for name, takes in _TYPED.items() for suffix in _NAMES.values()}
+    for name, takes in (_TAKES | typed).items():
+        getattr(loaded, name).argtypes = [_KINDS[kind] for kind in takes]
     return loaded
 
 
@@ -51,8 +52,8 @@ def _native(name: str, like: torch.Tensor):
     return getattr(loaded, f"{name}_{_NAMES[like.dtype]}")
 
 
-def _call(function, *arguments) -> None:
-    """Of tensors goes the address of their first number."""
+def call(function, *arguments) -> None:
+    """A function of the library; of tensors goes the address of their first number."""
     if function(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]):
         raise MemoryError("no memory for a step of decoding: translate fewer rows at a time")
 
@@ -65,7 +66,7 @@ def norm(
     if native is None or not all(part is None or part.is_contiguous() for part in (x, added)):
         return functional.layer_norm(x if added is None else x + added, weight.shape, weight, bias, eps)
     out = torch.empty_like(x)
-    _call(native, x, added, weight, bias, *x.shape, eps, out)
+    call(native, x, added, weight, bias, *x.shape, eps, out)
     return out
 
 
@@ -76,7 +77,7 @@ def store(rows: torch.Tensor, memory: torch.Tensor, entries: torch.Tensor) -> No
         memory[entries] = rows
         return
     strides = (part.stride(0) * part.element_size() for part in (rows, memory))
-    _call(
+    call(
         loaded.store,
         rows,
         next(strides),
@@ -109,7 +110,7 @@ def attend(
     out = torch.empty(query.shape, dtype=query.dtype)
     room = 0 if table is None else table.stride(0)
     width = query.shape[1] // heads
-    _call(
+    call(
         native,
         *(query, query.stride(0), keys, values, keys.stride(0), first, table, room, lengths),
         *(len(query), heads, width, scale, out),
@@ -154,7 +155,7 @@ def best(
     rows, words = logits.shape
     found = torch.empty(rows, count, dtype=torch.long)
     scores = torch.empty(rows, count if scored else 0)
-    _call(native, logits, rows, words, state, pad, eos, count, found, scores if scored else None)
+    call(native, logits, rows, words, state, pad, eos, count, found, scores if scored else None)
     return found, scores
 
 
@@ -183,5 +184,5 @@ def lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         cell.copy_(forget.sigmoid() * cell + into.sigmoid() * new.tanh())
         return (out.sigmoid() * cell.tanh()).to(gates.dtype)
     hidden = torch.empty(rows, width, dtype=gates.dtype)
-    _call(native, gates, cell, hidden, rows, width)
+    call(native, gates, cell, hidden, rows, width)
     return hidden

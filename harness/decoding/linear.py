@@ -9,18 +9,54 @@ import torch
 from torch.nn import functional
 
 from grouping.errors import StudyError
+from harness.decoding import int8
+from harness.decoding.int8 import Int8Linear
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how decoding keeps weights: a device and a floating-point type."""
+    """Where and how decoding keeps weights: a device, a floating-point type, products in int8 or not."""
 
     device: torch.device
     dtype: torch.dtype
+    int8: bool = False
+
+    @classmethod
+    def of(cls, device: torch.device, precision: str) -> "Place":
+        """Raises StudyError for a precision that this device does not have."""
+        if precision != "int8":
+            return cls(device, getattr(torch, precision))
+        if device.type != "cpu":
+            raise StudyError("precision int8 is for CPUs: give bfloat16 or float16 on a GPU")
+        if not int8.bits():
+            raise StudyError(
+                "precision int8 takes an x86 processor with AVX-512 VNNI or AVX-VNNI, and the native "
+                "kernels, which pip builds with GCC 11 or Clang: give bfloat16 or float32"
+            )
+        return cls(device, torch.bfloat16, int8=True)
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight there; itself, not a copy, where it is there already."""
         return weight.detach().to(self.device, self.dtype)
+
+    def product(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, after: Activation | None = None
+    ) -> "Product":
+        """The matrix product of a weight [out, in], which may be elsewhere."""
+        if self.int8:
+            return Int8Linear(weight, bias, after)
+        return Linear(self(weight), None if bias is None else self(bias), after)
+
+    def product_of(self, layer: Any, after: Activation | None = None) -> Any:
+        """That of one module, maybe an embedding that is an output, too; None for none."""
+        return None if layer is None else self.product(layer.weight, getattr(layer, "bias", None), after)
+
+    def joined(self, layers: Sequence[Any]) -> "Product":
+        """Several products of one input in one, their outputs side by side."""
+        weight, bias = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "bias"))
+        return self.product(weight, bias)
 
 
 #: what rounding costs in precision has to be worth it
@@ -39,20 +75,26 @@ def find_device(name: str) -> torch.device:
 def fastest_precision(device: str) -> str:
     """The precision in which this device multiplies fastest, by a probe of a few milliseconds.
 
-    float32 unless another one is faster by the factor ``WORTHWHILE``: on a CPU bfloat16 where it has
-    the instructions, on a GPU bfloat16 or, where that is emulated, float16.
+    Each lower one has to be faster by the factor ``WORTHWHILE``: on a CPU bfloat16 and int8 where it
+    has the instructions, on a GPU bfloat16 or, where that is emulated, float16.
     """
     place = find_device(device)
-    lower = "bfloat16"
+    lower = ["bfloat16"]
+    if place.type == "cpu" and int8.bits():
+        lower.append("int8")
     if place.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        lower = "float16"
-    seconds = {name: _seconds(Place(place, getattr(torch, name))) for name in ("float32", lower)}
-    return lower if seconds["float32"] > WORTHWHILE * seconds[lower] else "float32"
+        lower = ["float16"]
+    chosen, least = "float32", _seconds(Place.of(place, "float32"))
+    for name in lower:
+        seconds = _seconds(Place.of(place, name))
+        if least > WORTHWHILE * seconds:
+            chosen, least = name, seconds
+    return chosen
 
 
 def _seconds(place: Place) -> float:
     """Of the products of a decoding step, 256 rows of 512 numbers each way; the fastest of some."""
-    product, x = Linear(place(torch.ones(512, 512))), place(torch.ones(256, 512))
+    product, x = place.product(torch.ones(512, 512)), place(torch.ones(256, 512))
     taken = []
     with torch.inference_mode():
         for _ in range(20):
@@ -64,7 +106,6 @@ def _seconds(place: Place) -> float:
     return min(taken)
 
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
 #: rows that oneDNN arranges weights for; it multiplies any number of them
 ROWS = 256
 
@@ -87,22 +128,12 @@ class Linear:
             if after is functional.relu:
                 self.after, self._fused = None, "relu"
 
-    @classmethod
-    def of(cls, layer: Any, place: Place, after: Activation | None = None) -> Any:
-        """The product of one module; None for none."""
-        if layer is None:
-            return None
-        return cls(place(layer.weight), None if layer.bias is None else place(layer.bias), after)
-
-    @classmethod
-    def joined(cls, layers: Sequence[Any], place: Place) -> "Linear":
-        """Several products of one input in one, their outputs side by side."""
-        weight = torch.cat([place(layer.weight) for layer in layers])
-        return cls(weight, torch.cat([place(layer.bias) for layer in layers]))
-
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._arranged is None:
             x = functional.linear(x, self.weight, self.bias)
         else:
             x = torch.ops.mkldnn._linear_pointwise(x, self._arranged, self.bias, self._fused, [], "")
         return x if self.after is None else self.after(x)
+
+
+Product = Linear | Int8Linear

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from harness.decoding.kernels import attend, lstm_cell
-from harness.decoding.linear import Linear, Place
+from harness.decoding.linear import Place, Product
 
 
 @dataclass
@@ -42,14 +42,14 @@ class LSTMStepper:
         self.encoder = _Encoder(encoder.lstm, place)
         self.cells = [_joined(cell, place) for cell in decoder.layers]
         projections = (decoder.encoder_hidden_proj, decoder.encoder_cell_proj)
-        self.hidden_projection, self.cell_projection = (Linear.of(p, place) for p in projections)
+        self.hidden_projection, self.cell_projection = (place.product_of(p) for p in projections)
         self.attends = decoder.attention is not None
         if self.attends:
             parts = (decoder.attention.input_proj, decoder.attention.output_proj)
-            self.attention_query, self.attention_out = (Linear.of(part, place) for part in parts)
-        self.additional = Linear.of(getattr(decoder, "additional_fc", None), place)
+            self.attention_query, self.attention_out = (place.product_of(part) for part in parts)
+        self.additional = place.product_of(getattr(decoder, "additional_fc", None))
         tied = decoder.share_input_output_embed
-        self.output = Linear(self.words) if tied else Linear.of(decoder.fc_out, place)
+        self.output = place.product_of(decoder.embed_tokens if tied else decoder.fc_out)
         self.hidden_size = decoder.hidden_size
 
     def open(self, slots: int, beam: int, room: int, longest: int) -> LSTMMemory:
@@ -115,10 +115,10 @@ class LSTMStepper:
         return self.attention_out(torch.cat([context, x], dim=1)).tanh()
 
 
-def _joined(cell: Any, place: Place) -> Linear:
+def _joined(cell: Any, place: Place) -> Product:
     """A cell's gates as one product of its input and hidden state side by side."""
-    weight = torch.cat([place(cell.weight_ih), place(cell.weight_hh)], dim=1)
-    return Linear(weight, place(cell.bias_ih + cell.bias_hh))
+    weight = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)
+    return place.product(weight, cell.bias_ih + cell.bias_hh)
 
 
 class _Encoder:
@@ -136,7 +136,7 @@ class _Encoder:
                 input_hidden, hidden_hidden, bias, other = (
                     getattr(lstm, f"{name}_l{i}{suffix}") for name in names
                 )
-                layer.append((Linear(place(input_hidden), place(bias + other)), Linear(place(hidden_hidden))))
+                layer.append((place.product(input_hidden, bias + other), place.product(hidden_hidden)))
             self.layers.append(layer)
 
     def __call__(
@@ -162,7 +162,7 @@ class _Encoder:
         return x, hidden, cell
 
     def _run(
-        self, gates: torch.Tensor, again: Linear, running: list[int], backwards: bool
+        self, gates: torch.Tensor, again: Product, running: list[int], backwards: bool
     ) -> tuple[torch.Tensor, ...]:
         state = gates.new_zeros(running[0], self.hidden_size)
         content = torch.zeros(running[0], self.hidden_size, device=gates.device)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from harness.decoding.kernels import attend, norm, store
-from harness.decoding.linear import Linear, Place
+from harness.decoding.linear import Place
 
 
 @dataclass
@@ -47,11 +47,11 @@ class TransformerStepper:
         sides = (self.module.encoder, self.module.decoder)
         self.encoder, self.decoder = (_Side(side, place) for side in sides)
         self.place = place
-        self.output = Linear(place(self.module.decoder.output_projection.weight))
+        self.output = place.product(self.module.decoder.output_projection.weight)
 
     def open(self, slots: int, beam: int, room: int, longest: int) -> TransformerMemory:
         """Memory for so many sentences of at most ``longest`` words, and ``room`` steps."""
-        lines, device = slots * beam, self.output.weight.device
+        lines, device = slots * beam, self.place.device
         widths = [2 * layer.width for layer in self.decoder.layers]
         shapes = [(entries, width) for entries in (slots * longest, lines * room) for width in widths]
         space = self._space(shapes)
@@ -70,19 +70,19 @@ class TransformerStepper:
 
         The system clears memory that a program has not used yet, which took a twentieth of the time.
         """
-        like, sizes = self.output.weight, [math.prod(shape) for shape in shapes]
+        place, sizes = self.place, [math.prod(shape) for shape in shapes]
         kept = self._kept
         if not (
-            [(part.dtype, part.device) for part in kept] == [(like.dtype, like.device)] * len(sizes)
+            [(part.dtype, part.device) for part in kept] == [(place.dtype, place.device)] * len(sizes)
             and all(part.numel() >= size for part, size in zip(kept, sizes, strict=True))
         ):
             self._kept = kept = []  # let go of them first
-            self._kept = kept = [like.new_empty(size) for size in sizes]
+            self._kept = kept = [torch.empty(size, dtype=place.dtype, device=place.device) for size in sizes]
         return [part[:size].view(shape) for part, size, shape in zip(kept, sizes, shapes, strict=True)]
 
     def admit(self, memory: TransformerMemory, slots: torch.Tensor, sources: list[np.ndarray]) -> None:
         """Encode ``sources``, each with end of sentence, into these slots."""
-        device = self.output.weight.device
+        device = self.place.device
         words = torch.from_numpy(np.concatenate(sources)).to(device)
         lengths = torch.tensor([len(source) for source in sources], device=device)
         starts = lengths.cumsum(0) - lengths
@@ -125,8 +125,8 @@ class _Side:
         self.layers = [_Layer(layer, place) for layer in side.layers]
         self.words, self.scale = place(side.embed_tokens.weight), side.embed_scale
         self.positions = _position_table(side, place)
-        self.project_in = Linear.of(getattr(side, "project_in_dim", None), place)
-        self.project_out = Linear.of(getattr(side, "project_out_dim", None), place)
+        self.project_in = place.product_of(getattr(side, "project_in_dim", None))
+        self.project_out = place.product_of(getattr(side, "project_out_dim", None))
         self.first_norm = _Norm.of(side.layernorm_embedding, place)
         self.last_norm = _Norm.of(side.layer_norm, place)
 
@@ -176,17 +176,17 @@ class _Layer:
         self.heads, self.width = attention.num_heads, attention.embed_dim
         self.scale = (self.width // self.heads) ** -0.5
         self.pre_norm = layer.normalize_before
-        self.joined = Linear.joined((attention.q_proj, attention.k_proj, attention.v_proj), place)
-        self.out = Linear.of(attention.out_proj, place)
+        self.joined = place.joined((attention.q_proj, attention.k_proj, attention.v_proj))
+        self.out = place.product_of(attention.out_proj)
         self.norm = _Norm(layer.self_attn_layer_norm, place)
         # encoders look at no source, nor do decoders trained with --no-cross-attention
         looks = getattr(layer, "encoder_attn", None)
-        self.source_keys = None if looks is None else Linear.joined((looks.k_proj, looks.v_proj), place)
+        self.source_keys = None if looks is None else place.joined((looks.k_proj, looks.v_proj))
         if looks is not None:
-            self.source_query, self.source_out = (Linear.of(p, place) for p in (looks.q_proj, looks.out_proj))
+            self.source_query, self.source_out = (place.product_of(p) for p in (looks.q_proj, looks.out_proj))
             self.source_norm = _Norm(layer.encoder_attn_layer_norm, place)
-        self.fc1 = Linear.of(layer.fc1, place, layer.activation_fn)
-        self.fc2 = Linear.of(layer.fc2, place)
+        self.fc1 = place.product_of(layer.fc1, layer.activation_fn)
+        self.fc2 = place.product_of(layer.fc2)
         self.last_norm = _Norm(layer.final_layer_norm, place)
 
     def _residual(self, x: torch.Tensor, norm: _Norm, branch) -> torch.Tensor:

@@ -57,7 +57,7 @@ class Translator:
         a, b = decoding.max_len_a, decoding.max_len_b
         limits = [min(int(len(source) * a + b), self.longest) for source in sources]
         with torch.inference_mode():
-            self.stepper.refresh(Place(self.device, getattr(torch, decoding.precision)))
+            self.stepper.refresh(Place.of(self.device, decoding.precision))
             batch = Batch(self.stepper, sources, limits, decoding, self.eos, self.device)
             hypotheses = (_greedy if decoding.beam == 1 else _beam)(batch, self.pad)
         return Translations(hypotheses, sum(len(h) + 1 for h in hypotheses))
