@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import QUICK
 from tiny_checkpoints import tiny
 from torch.nn import functional
 
 from grouping.errors import StudyError
+from harness.bleu import score
+from harness.cell import run_cell
 from harness.decoding import Decoding, Translator, int8, kernels, linear
 from harness.decoding.int8 import Int8Linear
 from harness.decoding.linear import Place, fastest_precision
@@ -110,6 +113,24 @@ def test_int8_is_refused_where_it_cannot_be_had(monkeypatch, tmp_path):
     _, read = tiny("lstm", tmp_path)
     with pytest.raises(StudyError, match="int8 takes an x86 processor with AVX-512 VNNI or AVX-VNNI"):
         Translator(read, 1, 2).translate([np.array([4, 2])], Decoding(precision="int8"))
+
+
+def test_a_cell_in_int8_is_refused_at_its_beginning(studies, tmp_path, monkeypatch):
+    study = studies("rnnsearch")
+    config = study.config(**QUICK, grouping="component", precision="int8")
+    monkeypatch.setattr(int8, "bits", lambda: 0)
+    monkeypatch.setattr(Translator, "translate", lambda *_: pytest.fail("translates"))
+    with pytest.raises(StudyError, match="int8 takes an x86 processor"):
+        run_cell(study, config, tmp_path / "cell")
+
+
+@pytest.mark.skipif(not int8.bits(), reason="no unit for int8")
+@pytest.mark.parametrize("model", ["transformer", "rnnsearch", "luong"])
+def test_shipped_models_keep_their_bleu(studies, model):
+    study = studies(model)
+    low, exact = (study.sentences("search", 1, 100, True, precision) for precision in ("int8", "float32"))
+    found, expected = (part.dense.statistics.sum(axis=0) for part in (low, exact))
+    assert score(found) == pytest.approx(score(expected), abs=1)
 
 
 def test_a_lower_precision_has_to_be_worth_it(monkeypatch):

@@ -19,7 +19,8 @@ class Decoding:
     """How to translate.
 
     ``beam`` hypotheses; at most ``max_len_a · source length + max_len_b`` words, the source's end
-    of sentence counted; ``precision`` is that of weights and activations (sums are float32).
+    of sentence counted; ``precision`` is that of weights and activations (sums are float32), or
+    "int8", that of the products alone (sums are int32) among bfloat16.
     ``rows`` is sentences × beam in translation at a time and decides memory and speed only.
     """
 

@@ -42,9 +42,10 @@ class Int8Linear:
         self.bias = torch.zeros(panels * PANEL)
         if bias is not None:
             self.bias[: self.outputs] = bias
-        self.bits, self.native = bits(), kernels.library()
+        self.bits = bits()
+        self.native = kernels.library() if self.bits else None
         weight = weight.detach().float().contiguous()
-        if self.native is not None and self.bits:
+        if self.native is not None:
             self.weights = torch.zeros(panels, groups, PANEL, 4, dtype=torch.int8)
             self.sums = torch.zeros(panels * PANEL, dtype=torch.int32)
             self.scales = torch.zeros(panels * PANEL)
@@ -54,7 +55,7 @@ class Int8Linear:
             self.weights, self.scales = _quantised(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.native is not None and self.bits:
+        if self.native is not None:
             out = torch.empty(len(x), self.outputs, dtype=torch.bfloat16)
             weights = (self.weights, self.sums, self.scales, self.bias)
             kernels.call(
