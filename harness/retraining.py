@@ -23,9 +23,10 @@ from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
 from harness.files import write_json
 from harness.masks import write_masks
-from harness.model import TranslationModel, hash_weights
+from harness.model import TranslationModel, hash_weights, read_checkpoint
 
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
+BEST = "checkpoint_best.pt"
 #: a line of fairseq's log in JSON
 LINE = re.compile(r"\| (train|valid) \| (\{.*\})\s*$")
 #: seconds between two looks at the log
@@ -112,9 +113,10 @@ def retrain(
             write_masks(folder / MASKS, masks)
             model.save(folder / PRUNED)
         if not (folder / DONE).exists():
+            _drop_torn(folder)
             seconds = _train(folder, schedule, notify)
             write_json(folder / DONE, asdict(_told(folder / LOG, seconds)))
-    model.load_weights(folder / "checkpoint_best.pt")
+    model.load_weights(folder / BEST)
     for name, mask in masks.items():
         start = model.offsets[name]
         if model.flat[start : start + mask.size].numpy()[~mask.ravel()].any():
@@ -173,6 +175,17 @@ def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None
     if process.returncode:
         raise StudyError(f"fairseq-train failed, see {folder / LOG}: {last}")
     return time.monotonic() - started
+
+
+def _drop_torn(folder: Path) -> None:
+    """Begin anew where a checkpoint was cut off while it was written: fairseq writes them in place."""
+    found = [path for path in (folder / "checkpoint_last.pt", folder / BEST) if path.exists()]
+    try:
+        for path in found:
+            read_checkpoint(path)
+    except StudyError:
+        for path in found:
+            path.unlink()
 
 
 def _told(log: Path, seconds: float) -> Retrained:
