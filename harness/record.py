@@ -61,11 +61,10 @@ class Record:
                 draft.unlink(missing_ok=True)
         if (self.folder / records.RESULT).exists():
             return []
-        if not (self.folder / records.CONFIG).exists():
-            # first, so that whatever stops us from here on leaves a folder that resumes
-            write_json(self.folder / records.CONFIG, config.model_dump())
-        if not (self.folder / records.SCHEMA).exists():
-            write_json(self.folder / records.SCHEMA, records.schemas())
+        # the configuration first, so that whatever stops us from here on leaves a folder that resumes
+        for name, content in ((records.CONFIG, config.model_dump()), (records.SCHEMA, records.schemas())):
+            if not _written(self.folder / name):
+                write_json(self.folder / name, content, durable=False)
         found = self._read_evaluations()
         (self.folder / records.FAILURE).unlink(missing_ok=True)
         return found
@@ -154,7 +153,8 @@ class Record:
 def check_folder(folder: Path, config: CellConfig) -> None:
     """Raise StudyError if the folder holds another cell, or something that is none."""
     path = folder / records.CONFIG
-    if path.exists():
+    own = (records.CONFIG, records.SCHEMA)
+    if _written(path):
         found = read(path, CellConfig)
         if found != config:
             differing = [k for k in CellConfig.model_fields if getattr(found, k) != getattr(config, k)]
@@ -163,9 +163,15 @@ def check_folder(folder: Path, config: CellConfig) -> None:
                 f"{', '.join(differing)}): choose another --out"
             )
     elif folder.exists() and (
-        not folder.is_dir() or any(not is_leftover(path.name) for path in folder.iterdir())
+        not folder.is_dir()
+        or any(not is_leftover(path.name) and path.name not in own for path in folder.iterdir())
     ):
         raise StudyError(f"{folder} exists and is no cell folder: choose another --out")
+
+
+def _written(path: Path) -> bool:
+    """Whether a file is there and not one that a power cut has left empty."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def write_failure(folder: Path, config: CellConfig, failure: Failure) -> None:
@@ -177,8 +183,8 @@ def write_failure(folder: Path, config: CellConfig, failure: Failure) -> None:
     with Claim(folder):
         if (folder / records.RESULT).exists():
             return
-        if not (folder / records.CONFIG).exists():
-            write_json(folder / records.CONFIG, config.model_dump())
+        if not _written(folder / records.CONFIG):
+            write_json(folder / records.CONFIG, config.model_dump(), durable=False)
         write_json(folder / records.FAILURE, failure.model_dump())
 
 

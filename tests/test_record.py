@@ -119,13 +119,19 @@ def test_another_configuration_is_refused_by_field(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 2}', "\xff"])
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"schema_version": 2}', "\xff"])
 def test_a_foreign_configuration_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     before = contents(tmp_path)
     with pytest.raises(StudyError, match=r"config.json cannot be read \("):
         Record(tmp_path, CONFIG)
     assert contents(tmp_path) == before
+
+
+def test_a_configuration_that_a_power_cut_left_empty_is_written_again(tmp_path):
+    (tmp_path / "config.json").touch()
+    with Record(tmp_path, CONFIG):
+        assert json.loads((tmp_path / "config.json").read_text()) == CONFIG.model_dump()
 
 
 def test_a_foreign_folder_or_file_is_refused(tmp_path):
