@@ -31,7 +31,7 @@ class Context:
     """One run of the benchmark.
 
     ``scratch`` is a folder for converted checkpoints. ``sentences`` is how many of the split are
-    translated, from its beginning; None for all.
+    translated, from its beginning; None for all. ``searches`` are those that are done, for other figures.
     """
 
     models: Path
@@ -40,6 +40,7 @@ class Context:
     pairs: int
     cores: int
     sentences: int | None = None
+    searches: dict[str, Any] = field(default_factory=dict)
     _opened: dict[str, Study] = field(default_factory=dict)
     _swept: dict[str, Setting] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ SAME = 0.01
 #: evaluations with fairseq's decoder from which a whole search is extrapolated
 EXTRAPOLATED = 20
 PLAIN = {"racing": 0.0, "skipping": False}
+#: candidates that a search asks for at once: NCS's
+GENERATION = 10
 #: candidates near the edge, and orders in which each of them is raced
 CANDIDATES, SHUFFLES = 500, 20
 #: the stated error level of a race
@@ -58,13 +60,26 @@ def evaluating(study: Study, config: CellConfig, workers: int = 1) -> Iterator[E
             operator.restore()
 
 
-def searched(study: Study, workers: int, **settings: Any) -> tuple[list[Evaluation], float]:
+class Searched(NamedTuple):
     """All evaluations of a search, and its seconds from the first to the last."""
-    config = study.config(grouping=GROUPING, evaluations=EVALUATIONS, **settings)
-    with evaluating(study, config, workers) as evaluator:
-        started = time.perf_counter()
-        run_search(evaluator)
-        return evaluator.done, time.perf_counter() - started
+
+    evaluations: list[Evaluation]
+    seconds: float
+
+
+def searched(context: Context, model: str, seed: int, **settings: Any) -> Searched:
+    """A search on all cores in the fastest precision; done once, whichever figure asks first."""
+    key = repr((model, seed, settings))
+    if key not in context.searches:
+        study, precision = context.study(model), fastest_precision("cpu")
+        config = study.config(
+            grouping=GROUPING, evaluations=EVALUATIONS, precision=precision, seed=seed, **settings
+        )
+        with evaluating(study, config, context.cores) as evaluator:
+            started = time.perf_counter()
+            run_search(evaluator)
+            context.searches[key] = Searched(evaluator.done, time.perf_counter() - started)
+    return context.searches[key]
 
 
 def smallest(evaluations: Sequence[Evaluation]) -> float:
@@ -86,19 +101,20 @@ def tokens_to_target(context: Context) -> list[Row]:
     """Tokens computed by the plain loop over ours until its final remaining fraction (± 1 %) is reached."""
     rows = []
     for model in MODELS:
-        study, found, reached = context.study(model), [], []
+        found, reached = [], []
         for seed in SEEDS:
-            plain, _ = searched(study, context.cores, seed=seed, **PLAIN)
+            plain = searched(context, model, seed, **PLAIN).evaluations
             target = smallest(plain) * (1 + SAME)
             # the plain loop translates again what it has translated before
             theirs = sum(e.tokens for e in plain)
-            ours, _ = searched(study, context.cores, seed=seed)
+            ours = searched(context, model, seed).evaluations
             if (tokens := tokens_until(ours, target)) is not None:
                 found.append(theirs / tokens)
             reached.append({"seed": seed, "plain": smallest(plain), "ours": smallest(ours)})
         rows.append(
             _row(context, "tokens_to_target", model, "the same search without racing and skipping", found)
             | {"remaining": reached, "not_reached": len(SEEDS) - len(found), "evaluations": EVALUATIONS}
+            | {"precision": fastest_precision("cpu")}
         )
     return rows
 
@@ -109,9 +125,9 @@ def search_wall(context: Context) -> list[Row]:
     rows = []
     precision = fastest_precision("cpu")
     for model in MODELS:
-        study, found, seconds = context.study(model), [], []
+        found, seconds = [], []
         for seed in SEEDS:
-            ours, wall = searched(study, context.cores, seed=seed, precision=precision)
+            ours, wall = searched(context, model, seed)
             chosen = np.linspace(0, len(ours) - 1, EXTRAPOLATED // len(SEEDS)).round().astype(int)
             per_evaluation = _fairseq_seconds(context, model, [np.array(ours[i].knobs) for i in chosen], seed)
             seconds.append({"ours": wall, "fairseq_per_evaluation": per_evaluation})
@@ -163,11 +179,11 @@ def two_workers(context: Context) -> list[Row]:
     rows = []
     for model in MODELS:
         study = context.study(model)
-        candidates = near_the_edge(study, 2 * 2 * context.pairs)
+        candidates = near_the_edge(study, GENERATION * context.pairs)
         config = study.config(grouping=GROUPING, evaluations=10 * len(candidates), **PLAIN)
         speeds: dict[int, list[float]] = {1: [], 2: []}
         for pair in range(context.pairs):
-            mine = candidates[4 * pair : 4 * pair + 4]
+            mine = candidates[GENERATION * pair : GENERATION * (pair + 1)]
             for workers in speeds:
                 with evaluating(study, config, workers) as evaluator:
                     list(evaluator.evaluate_all([np.zeros_like(mine[0]), mine[0] / 2], "search"))  # forks
@@ -226,9 +242,10 @@ def false_rejections(context: Context) -> list[Row]:
     rows = []
     for model in MODELS:
         study = context.study(model)
-        config = study.config(grouping=GROUPING, evaluations=100 * CANDIDATES, **PLAIN)
+        precision = fastest_precision("cpu")
+        config = study.config(grouping=GROUPING, evaluations=100 * CANDIDATES, precision=precision, **PLAIN)
         constraint = Constraint(config.tolerance, config.criterion, config.confidence)
-        sentences = study.sentences(SPLIT, 1, config.resamples, searching=True)
+        sentences = study.sentences(SPLIT, 1, config.resamples, True, precision)
         raced = refused = translated = 0
         seen: list[float] = []
         candidates = near_the_edge(study, 3 * CANDIDATES)
@@ -253,7 +270,12 @@ def false_rejections(context: Context) -> list[Row]:
         rows.append(
             _row(context, "false_rejections", model, "the whole set", [share])
             | {"low": 0.0, "high": limit, "level": LEVEL, "feasible": raced}
-            | {"translated": translated, "shuffles": SHUFFLES, "median_bound": statistics.median(seen)}
+            | {
+                "precision": precision,
+                "translated": translated,
+                "shuffles": SHUFFLES,
+                "median_bound": statistics.median(seen),
+            }
         )
     return rows
 
@@ -264,7 +286,7 @@ def _all_statistics(
     from harness.workers import Workers as Forks
 
     operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
-    sentences = study.sentences(SPLIT, 1, config.resamples, searching=True)
+    sentences = study.sentences(SPLIT, 1, config.resamples, True, config.precision)
 
     def judged(knobs: NDArray) -> NDArray[np.int64]:
         operator.apply(knobs)
