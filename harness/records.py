@@ -49,8 +49,16 @@ class CellConfig(Strict):
     grouping: str = "layer"
     operator: str = "magnitude"
     search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
-    schedule: Literal["one-shot", "retrain", "iterative"] = Field(
-        "one-shot", description="prune; prune and retrain; prune and retrain again and again"
+    sparsity: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fraction of the prunable connections that a search-free rule removes, whatever it costs; "
+        "null = as many as the constraint allows",
+    )
+    schedule: Literal["one-shot", "retrain", "iterative", "gradual"] = Field(
+        "one-shot",
+        description="prune; prune and retrain; prune and retrain again and again; prune while training on",
     )
     epochs: int = Field(10, ge=1, le=100, description="of retraining, over all rounds")
     round_epochs: int = Field(3, ge=1, description="of retraining at most, in a round of iterative")
@@ -58,6 +66,9 @@ class CellConfig(Strict):
         5e-4, gt=0, allow_inf_nan=False, description="of retraining, halved each epoch"
     )
     autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
+    distillation: float = Field(
+        0.0, ge=0, le=1, description="weight of the dense model's word distributions in the loss of retraining"
+    )
     tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="in the constraint's unit")
     constraint: Literal["bleu", "accuracy", "likelihood"] = Field(
         "bleu", description="what may drop; accuracy and likelihood of the references, under teacher forcing"
@@ -71,6 +82,9 @@ class CellConfig(Strict):
     sigma: float = Field(0.05, gt=0, le=1, description="first step size, in knob units")
     search_sentences: int | None = Field(
         None, ge=1, description="of the search set, drawn at random, the same for all cells; null = all"
+    )
+    redraw: bool = Field(
+        False, description="draw the search_sentences anew in every generation of the search"
     )
     search_beam: int = Field(1, ge=1)
     final_beam: int = Field(5, ge=1, description="on confirm and test")
