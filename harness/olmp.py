@@ -9,6 +9,7 @@ BLEU statistics → the constraint *judges* → the archive and the record take 
 import numpy as np
 from numpy.typing import NDArray
 
+from grouping.errors import StudyError
 from harness.evaluator import BudgetSpent, Evaluator
 from harness.records import CellConfig
 from harness.search.optimisers import generation, make_optimiser, refuses, release
@@ -26,7 +27,13 @@ RULE_FALLBACKS = 20
 
 def check_search(config: CellConfig, knobs: int) -> None:
     """Raise StudyError for a search that cannot run over this many knobs, before anything is written."""
-    if config.search not in rules.names():
+    known = rules.names()
+    if config.sparsity is not None and config.search not in known:
+        raise StudyError(
+            f"search {config.search!r} finds its own sparsity: leave out sparsity {config.sparsity:g}, "
+            f"or name a search-free rule ({', '.join(known)})"
+        )
+    if config.search not in known:
         release(make_optimiser(config.search, np.zeros(knobs), config.sigma, config.evaluations, config.seed))
 
 
@@ -44,6 +51,16 @@ def run_search(evaluator: Evaluator, start: NDArray | None = None) -> None:
         _optimise(start, evaluator)
     except BudgetSpent:
         return
+
+
+def at_given_size(evaluator: Evaluator) -> NDArray:
+    """Knobs at which a rule removes the given fraction, judged once on search and once on confirm."""
+    operator, sparsity = evaluator.operator, evaluator.config.sparsity
+    assert sparsity is not None
+    knobs = operator.knobs(rules.get(evaluator.config.search)(operator.magnitudes(), sparsity))
+    evaluator.evaluate(knobs, "search")
+    evaluator.evaluate(knobs, "confirm")
+    return knobs
 
 
 def scan_rule(name: str, evaluator: Evaluator, fallbacks: int = 0) -> NDArray:

@@ -12,7 +12,7 @@ class SearchProgress:
 
     def __init__(self, config: CellConfig, quiet: bool, position: int | None = None, label: str = ""):
         self._bar = tqdm(
-            total=config.evaluations,
+            total=1 if config.given else config.evaluations,
             disable=quiet,
             position=position,
             unit="eval",

@@ -53,8 +53,8 @@ class CellConfig(Strict):
         None,
         gt=0,
         lt=1,
-        description="fraction of the prunable connections that a search-free rule removes, whatever it costs; "
-        "null = as many as the constraint allows",
+        description="fraction of the prunable connections that a search-free rule removes, whatever BLEU "
+        "says; null = as many as the constraint allows",
     )
     schedule: Literal["one-shot", "retrain", "iterative", "gradual"] = Field(
         "one-shot",
@@ -67,7 +67,10 @@ class CellConfig(Strict):
     )
     autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
     distillation: float = Field(
-        0.0, ge=0, le=1, description="weight of the dense model's word distributions in the loss of retraining"
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of the dense model's word distributions in the loss of retraining",
     )
     tolerance: float = Field(1.0, ge=0, allow_inf_nan=False, description="in the constraint's unit")
     constraint: Literal["bleu", "accuracy", "likelihood"] = Field(
@@ -99,6 +102,19 @@ class CellConfig(Strict):
     device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
     precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32)
+
+    @property
+    def given(self) -> bool:
+        """Whether the size is given: nothing is searched for, and what comes out counts whatever it costs."""
+        return self.sparsity is not None
+
+    @model_validator(mode="after")
+    def _what_is_given_is_not_searched_for(self) -> "CellConfig":
+        if self.given and self.schedule == "iterative":
+            raise ValueError(
+                "schedule iterative looks for the smallest size, and sparsity gives it: leave out one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _teacher_forcing_is_float32(self) -> "CellConfig":
@@ -150,7 +166,10 @@ class SetResult(Strict):
 
 
 class Held(Strict):
-    """What was held against the tolerance on confirm, in the constraint's unit."""
+    """What was held against the tolerance on confirm, in the constraint's unit.
+
+    Within the tolerance, unless the sparsity was given.
+    """
 
     constraint: str
     dense: float
@@ -169,7 +188,7 @@ class RetrainingResult(Strict):
 
 
 class RoundResult(Strict):
-    """A model on the way that held on confirm: after a search, or after a retraining."""
+    """A model on the way that counts: after a search, or after a retraining."""
 
     round: int
     remaining: float
@@ -224,7 +243,9 @@ class Result(Strict):
         description="of the process that finished the cell, beside evaluations: dense and final translations"
     )
     held: Held
-    rounds: list[RoundResult] = Field(description="the models that held on confirm, the final one last")
+    rounds: list[RoundResult] = Field(
+        description="the models that held on confirm, or all where the sparsity is given; the final one last"
+    )
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")
     environment: Environment

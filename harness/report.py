@@ -28,6 +28,10 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
             f"{found.smallest_detectable:10.2f}"
         )
     test = result.sets["test"]
+    if config.given:
+        excess = result.held.bound if config.criterion == "bound" else result.held.drop
+        where = "within" if excess <= config.tolerance else "beyond"
+        lines.append(f"the size was given; on confirm the drop is {where} the tolerance")
     lines += [
         f"test chrF {test.dense_chrf:.2f} → {test.chrf:.2f}; {test.bleu_signature}",
         f"{result.evaluations} evaluations ({result.skipped} skipped, {result.raced} stopped early, "

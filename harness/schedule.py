@@ -3,6 +3,7 @@
 The tolerance is always held against the original dense model, on *confirm*. A model counts if it holds
 there; of those the smallest does, which is the last, because every round only prunes further. A schedule
 ends when retraining does not bring BLEU back, when nothing shrinks any more, or when its epochs are used up.
+Where the size is given, every model counts: the last one is reported whatever BLEU it has.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from harness.corpus.corpus import Corpus
 from harness.evaluator import Evaluator
 from harness.model import TranslationModel
-from harness.olmp import BACK_OFF_STEP, confirm, run_search
+from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
 from harness.records import CellConfig, Evaluation
 from harness.retraining import Retrained, Schedule, retrain
@@ -27,7 +28,7 @@ Masks = Mapping[str, NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Round:
-    """One search, or one retraining: the model as it is afterwards, if it held on confirm.
+    """One search, or one retraining: the model as it is afterwards, if it counts.
 
     ``weights`` float32 [parameters] are those of the whole model, ``operator`` says what ``knobs`` mean,
     ``translated`` is what was judged on confirm.
@@ -65,7 +66,7 @@ class Rounds:
         self.failed = 0
 
     def run(self) -> list[Round]:
-        """All rounds whose model held on confirm, the one that counts last; its weights are in the model."""
+        """All rounds whose model counts, the one that is reported last; its weights are in the model."""
         operator = self.operator_of()
         with self.evaluator_of(operator, 0) as evaluator:
             held = [self._searched(0, operator, evaluator, None)]
@@ -76,13 +77,14 @@ class Rounds:
             retrained, operator = self._retrained(number, held[-1], left)
             left -= retrained.epochs
             with self.evaluator_of(operator, number) as evaluator:
-                again = self._round(number, operator, held[-1].knobs, evaluator, retrained)
-                if again.confirmed.feasible:
+                again = self._round(number, operator, _as_many(held[-1], operator), evaluator, retrained)
+                counts = again.confirmed.feasible or self.config.given
+                if counts:
                     held.append(again)
                     if self.config.schedule == "iterative":
                         held.append(self._searched(number, operator, evaluator, again.knobs))
                 self.done += evaluator.done
-            if not again.confirmed.feasible or self.config.schedule == "retrain":
+            if not counts or self.config.schedule == "retrain":
                 break
             if held[-1].size > again.size - BACK_OFF_STEP:
                 held.pop()
@@ -93,10 +95,13 @@ class Rounds:
     def _searched(
         self, number: int, operator: Operator, evaluator: Evaluator, start: NDArray | None
     ) -> Round:
-        """The smallest model that a search finds and that holds, or the one that it starts from."""
-        run_search(evaluator, start)
-        knobs, _, failed = confirm(evaluator, start)
-        self.failed += failed
+        """The model of the given size, or the smallest that a search finds and that holds."""
+        if self.config.given:
+            knobs = at_given_size(evaluator)
+        else:
+            run_search(evaluator, start)
+            knobs, _, failed = confirm(evaluator, start)
+            self.failed += failed
         return self._round(number, operator, knobs, evaluator, None)
 
     def _retrained(self, number: int, before: Round, left: int) -> tuple[Retrained, Operator]:
@@ -124,6 +129,12 @@ class Rounds:
         translated = evaluator.translations(knobs, "confirm")
         weights, masks, size = self.model.flat.clone(), self.masks_of(operator), float(operator.size(knobs))
         return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained)
+
+
+def _as_many(before: Round, operator: Operator) -> NDArray[np.float64]:
+    """Knobs that prune as many of the retrained connections as were pruned before: those held at zero."""
+    counts = before.operator.counts(before.knobs)
+    return before.knobs if np.array_equal(operator.counts(before.knobs), counts) else operator.knobs(counts)
 
 
 def retraining_folder(number: int | str) -> str:

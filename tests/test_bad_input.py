@@ -185,6 +185,8 @@ WRONG = [
     ("--search", "NSC", "unknown optimiser 'NSC'.*did you mean.*NCS"),
     ("--search", "swarm", "unknown optimiser 'swarm'"),
     ("--tolerance", "-0.5", r"tolerance -0\.5 is not possible: .*greater than or equal to 0"),
+    ("--sparsity", "1", r"sparsity 1\.0 is not possible: .*less than 1"),
+    ("--sparsity", "0.5", "search 'NCS' finds its own sparsity: leave out sparsity 0.5, or name a"),
     ("--tolerance", "nan", "tolerance nan is not possible: .*finite number"),
     ("--tolerance", "inf", "tolerance inf is not possible: .*finite number"),
     ("--criterion", "mean", "criterion 'mean' is not possible: .*'bound' or 'point'"),

@@ -36,7 +36,7 @@ CELL += [
     "--racing",
     "--precision",
 ]
-CELL += ["--no-skipping"]
+CELL += ["--no-skipping", "--sparsity"]
 GRID = ["--out", "--trust-checkpoint", "--keep-checkpoints", "--cell-seconds", "--cell-memory"]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
@@ -82,6 +82,8 @@ UNUSUAL = {
     "skipping": False,
     "precision": "bfloat16",
 }
+#: settings that do not go with those
+GIVEN = {"search": "class-blind", "sparsity": 0.3}
 
 
 def olmp(*arguments) -> int:
@@ -127,7 +129,12 @@ def test_every_field_of_a_cell_can_be_given_or_is_fixed():
     fixed |= {"groups_sha256"}
     given = {option.removeprefix("--").removeprefix("no-").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)
-    assert set(UNUSUAL) == given
+    assert set(UNUSUAL) | set(GIVEN) == given
+
+
+def test_a_given_sparsity_is_a_setting_of_its_own():
+    args = cli.parser().parse_args(["compress", "model.pt", *as_options(GIVEN)])
+    assert compress.settings(args) == GIVEN
 
 
 def test_nothing_given_is_the_default_cell():

@@ -7,6 +7,7 @@ import pytest
 from conftest import MODELS, ROOT
 
 from experiments import inputs as inputs_module
+from experiments.commands.options import check_names
 from experiments.inputs import Inputs
 from experiments.plan import SHIPPED, Cells, Plan, cells_of, read_plan
 from grouping.errors import StudyError
@@ -188,3 +189,14 @@ def test_impossible_settings_and_missing_inputs_are_told_before_anything_runs(sm
         cells_of(plan(small, {"model": "gru"}), inputs)
     with pytest.raises(StudyError, match="is no corpus folder"):
         cells_of(plan(ROOT / "tests", {"model": "rnnsearch"}), inputs)
+
+
+def test_searches_that_cannot_run_are_told_before_anything_runs(small, inputs):
+    def check(**settings) -> None:
+        check_names(cells_of(plan(small, {"model": "rnnsearch", **settings}), inputs).cells)
+
+    check(search=["class-blind", "lamp"], sparsity=[0.1, 0.9])
+    with pytest.raises(StudyError, match="^search 'NCS' finds its own sparsity"):
+        check(search=["class-blind", "NCS"], sparsity=0.5)
+    with pytest.raises(StudyError, match="^unknown optimiser 'NSC'"):
+        check(search="NSC")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import MODELS, QUICK, Finished, read_evaluations
 
+from grouping.errors import StudyError
 from harness.cell import Study, run_cell
 from harness.masks import read_masks
 from harness.model import load_model
@@ -66,6 +67,50 @@ def test_one_shot_and_retrained(study, tmp_path):
     rounds = [e.round for e in cell.evaluations()]
     assert rounds == sorted(rounds)
     assert rounds.count(1) == 1
+
+
+@pytest.mark.parametrize("rule", ["class-blind", "class-uniform", "class-distribution", "lamp"])
+def test_a_given_sparsity_is_reached_whatever_it_costs(study, tmp_path, rule):
+    strict = {"tolerance": 0.0, "evaluations": 1, "racing": 0.4}
+    cell = run(study, tmp_path / "cell", search=rule, sparsity=0.9, **strict)
+    result, evaluations = cell.result, cell.evaluations()
+    # class-uniform rounds once in each of its two groups
+    assert abs(result.pruned - 0.9 * result.prunable) <= 1
+    assert [(e.stage, e.how, e.feasible) for e in evaluations] == [
+        ("search", "translated", False),
+        ("confirm", "translated", False),
+    ]
+    assert [e.sentences for e in evaluations] == [20, 12]
+    assert (result.evaluations, result.backed_off) == (1, 0)
+    assert result.held == result.rounds[0].held
+    assert result.held.drop == pytest.approx(result.sets["confirm"].drop)
+    assert result.held.drop > 0
+    masks = read_masks(cell.folder / "masks.npz")
+    assert sum((~mask).sum() for mask in masks.values()) == result.pruned
+
+
+@pytest.mark.parametrize("operator", ["magnitude", "magnitude-threshold"])
+def test_a_given_sparsity_is_retrained_once_and_kept(study, tmp_path, operator):
+    given = {"search": "class-blind", "sparsity": 0.4, "tolerance": 0.0, "operator": operator}
+    pruned = run(study, tmp_path / "pruned", **given).result
+    cell = run(study, tmp_path / "cell", schedule="retrain", epochs=2, **given)
+    result = cell.result
+    assert [(r.round, r.retraining is not None) for r in result.rounds] == [(0, False), (1, True)]
+    assert result.rounds[0].held == pruned.held
+    assert result.held == result.rounds[1].held != pruned.held
+    assert [g.pruned for g in result.groups] == [g.pruned for g in pruned.groups]
+    assert [(e.round, e.stage) for e in cell.evaluations()] == [(0, "search"), (0, "confirm"), (1, "confirm")]
+    masks = [read_masks(tmp_path / name / "masks.npz") for name in ("pruned", "cell")]
+    assert all(np.array_equal(mask, masks[1][name]) for name, mask in masks[0].items())
+
+
+def test_what_gives_the_size_does_not_go_with_a_search(study, tmp_path):
+    with pytest.raises(StudyError, match="^schedule iterative looks for the smallest size, and sparsity"):
+        study.config(search="lamp", sparsity=0.5, schedule="iterative")
+    config = study.config(search="CMA", sparsity=0.5)
+    with pytest.raises(StudyError, match="^search 'CMA' finds its own sparsity: leave out sparsity 0.5, or"):
+        run_cell(study, config, tmp_path / "cell")
+    assert not (tmp_path / "cell").exists()
 
 
 def test_iterative_prunes_on_from_where_it_was(study, tmp_path):

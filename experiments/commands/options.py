@@ -9,8 +9,9 @@ from experiments.inputs import Inputs
 from experiments.plan import Cells, PlannedCell, cells_of, read_plan
 
 RUNS = Path("runs")
-#: searches that are always there
-KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", "class-blind", "class-uniform", "class-distribution", "lamp"}
+#: searches that are always there: rules, and others
+RULES = {"class-blind", "class-uniform", "class-distribution", "lamp"}
+KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", *RULES}
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +47,11 @@ def planned(args: argparse.Namespace) -> tuple[Grid, Cells]:
 
 def check_names(cells: Sequence[PlannedCell]) -> None:
     """Raise StudyError for a search or an operator that does not exist, before anything runs."""
-    kinds = {(cell.config.search, cell.config.operator): cell.config for cell in cells}
+    configs = [cell.config for cell in cells]
+    kinds = {(one.search, one.operator, one.sparsity is None): one for one in configs}
     # what is known without loading torch and nevergrad, which takes seconds
-    if not {search for search, _ in kinds} <= KNOWN or {operator for _, operator in kinds} - {"magnitude"}:
+    known = {(search, "magnitude", True) for search in KNOWN} | {(rule, "magnitude", False) for rule in RULES}
+    if not set(kinds) <= known:
         from harness.olmp import check_search
         from harness.operators import operators
 

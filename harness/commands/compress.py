@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "class-blind, class-uniform, class-distribution, lamp (default: NCS)",
     )
     cell.add_argument(
+        "--sparsity",
+        type=float,
+        metavar="X",
+        help="remove this fraction of the prunable connections by a search-free rule, whatever it costs",
+    )
+    cell.add_argument(
         "--tolerance", type=float, metavar="X", help="allowed drop, in the constraint's unit (default: 1.0)"
     )
     cell.add_argument(
