@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from grouping.errors import StudyError
 from harness.evaluator import BudgetSpent, Evaluator
-from harness.records import CellConfig
+from harness.records import DENSE, CellConfig
 from harness.search.optimisers import generation, make_optimiser, refuses, release
 from harness.search.rules import rules
 from harness.search.scan import scan_then_bisect
@@ -27,6 +27,8 @@ RULE_FALLBACKS = 20
 
 def check_search(config: CellConfig, knobs: int) -> None:
     """Raise StudyError for a search that cannot run over this many knobs, before anything is written."""
+    if config.search == DENSE:
+        return
     known = rules.names()
     if config.sparsity is not None and config.search not in known:
         raise StudyError(
@@ -54,10 +56,11 @@ def run_search(evaluator: Evaluator, start: NDArray | None = None) -> None:
 
 
 def at_given_size(evaluator: Evaluator) -> NDArray:
-    """Knobs at which a rule removes the given fraction, judged once on search and once on confirm."""
+    """Knobs at which a rule removes the given fraction, or nothing; judged once on search and on confirm."""
     operator, sparsity = evaluator.operator, evaluator.config.sparsity
-    assert sparsity is not None
-    knobs = operator.knobs(rules.get(evaluator.config.search)(operator.magnitudes(), sparsity))
+    knobs = np.zeros(len(operator.groups))
+    if sparsity is not None:
+        knobs = operator.knobs(rules.get(evaluator.config.search)(operator.magnitudes(), sparsity))
     evaluator.evaluate(knobs, "search")
     evaluator.evaluate(knobs, "confirm")
     return knobs

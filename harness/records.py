@@ -18,6 +18,8 @@ FAILURE = "failure.json"
 MASKS = "masks.npz"
 CHECKPOINT = "pruned.pt"
 SCHEMA = "schema.json"
+#: the search that prunes nothing
+DENSE = "dense"
 
 
 Stage = Literal["start", "search", "exact", "confirm"]
@@ -48,7 +50,9 @@ class CellConfig(Strict):
     groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
     grouping: str = "layer"
     operator: str = "magnitude"
-    search: str = Field("NCS", description="NCS, a nevergrad optimiser, or a search-free rule")
+    search: str = Field(
+        "NCS", description="NCS, a nevergrad optimiser, a search-free rule, or dense: nothing is pruned"
+    )
     sparsity: float | None = Field(
         None,
         gt=0,
@@ -106,13 +110,16 @@ class CellConfig(Strict):
     @property
     def given(self) -> bool:
         """Whether the size is given: nothing is searched for, and what comes out counts whatever it costs."""
-        return self.sparsity is not None
+        return self.sparsity is not None or self.search == DENSE
 
     @model_validator(mode="after")
     def _what_is_given_is_not_searched_for(self) -> "CellConfig":
+        given = "sparsity" if self.search != DENSE else f"search {DENSE}"
+        if self.search == DENSE and self.sparsity is not None:
+            raise ValueError(f"search {DENSE} prunes nothing: leave out sparsity, or name a search-free rule")
         if self.given and self.schedule == "iterative":
             raise ValueError(
-                "schedule iterative looks for the smallest size, and sparsity gives it: leave out one of them"
+                f"schedule iterative looks for the smallest size, and {given} gives it: leave out one of them"
             )
         return self
 
@@ -168,7 +175,7 @@ class SetResult(Strict):
 class Held(Strict):
     """What was held against the tolerance on confirm, in the constraint's unit.
 
-    Within the tolerance, unless the sparsity was given.
+    Within the tolerance, unless the sparsity was given or nothing pruned.
     """
 
     constraint: str
@@ -244,7 +251,7 @@ class Result(Strict):
     )
     held: Held
     rounds: list[RoundResult] = Field(
-        description="the models that held on confirm, or all where the sparsity is given; the final one last"
+        description="the models that held on confirm, or all where the size was given; the final one last"
     )
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")

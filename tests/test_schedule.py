@@ -104,9 +104,38 @@ def test_a_given_sparsity_is_retrained_once_and_kept(study, tmp_path, operator):
     assert all(np.array_equal(mask, masks[1][name]) for name, mask in masks[0].items())
 
 
+@pytest.mark.parametrize("schedule", ["one-shot", "retrain"])
+def test_the_dense_model_alone_and_trained_on(study, tmp_path, schedule):
+    dense = study.model.flat.clone()
+    cell = run(study, tmp_path / "cell", search="dense", schedule=schedule, epochs=2, tolerance=0.0)
+    result = cell.result
+    assert (result.pruned, result.remaining, result.knobs) == (0, 1, [0, 0])
+    assert all(mask.all() for mask in read_masks(cell.folder / "masks.npz").values())
+    saved = load_model(
+        cell.folder / "pruned.pt", study.corpus.source_dictionary, study.corpus.target_dictionary
+    )
+    first = result.rounds[0].held
+    assert (first.drop, first.bound) == (0, 0)
+    if schedule == "one-shot":
+        assert torch.equal(saved.flat, dense)
+        assert [result.sets[name].drop for name in ("search", "confirm", "test")] == [0, 0, 0]
+        assert len(result.rounds) == 1
+    else:
+        assert (saved.flat != dense).float().mean() > 0.5
+        assert result.rounds[1].retraining is not None
+        assert len(result.rounds[1].retraining.valid_loss) == 2
+        # still against the original
+        assert result.sets["confirm"].dense_bleu == first.dense
+        assert result.held == result.rounds[1].held != first
+
+
 def test_what_gives_the_size_does_not_go_with_a_search(study, tmp_path):
     with pytest.raises(StudyError, match="^schedule iterative looks for the smallest size, and sparsity"):
         study.config(search="lamp", sparsity=0.5, schedule="iterative")
+    with pytest.raises(StudyError, match="^schedule iterative looks for the smallest size, and search dense"):
+        study.config(search="dense", schedule="iterative")
+    with pytest.raises(StudyError, match="^search dense prunes nothing: leave out sparsity"):
+        study.config(search="dense", sparsity=0.5)
     config = study.config(search="CMA", sparsity=0.5)
     with pytest.raises(StudyError, match="^search 'CMA' finds its own sparsity: leave out sparsity 0.5, or"):
         run_cell(study, config, tmp_path / "cell")

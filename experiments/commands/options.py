@@ -7,11 +7,12 @@ from pathlib import Path
 from experiments.grid import Grid
 from experiments.inputs import Inputs
 from experiments.plan import Cells, PlannedCell, cells_of, read_plan
+from harness.records import DENSE
 
 RUNS = Path("runs")
 #: searches that are always there: rules, and others
 RULES = {"class-blind", "class-uniform", "class-distribution", "lamp"}
-KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", *RULES}
+KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", DENSE, *RULES}
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
