@@ -1,7 +1,9 @@
 """What the cells of a plan will take, from those that are done or, before, from a rate."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from harness.records import CellConfig, Result
 #: tokens that one core translates a second, where no cell is done yet: half of what docs/performance.md
 #: measured on a processor with AVX-512, for the slower family
 RATE = 6000.0
+#: tokens of the references that one core trains on a second: half of what was measured on that processor
+TRAINING_RATE = 2500.0
 #: what the dense and the final translations take, with a beam, in units of a translation of the search set
 FINAL = 20
 
@@ -38,11 +42,15 @@ class Estimate:
 
 
 class _Spent(NamedTuple):
-    """Seconds of one finished cell: per evaluation, per delivered token, and beside its evaluations."""
+    """Seconds of one finished cell: per evaluation, per delivered token, and beside its evaluations.
+
+    ``epoch`` are those of an epoch of retraining, None where nothing was retrained.
+    """
 
     evaluation: float
     token: float
     other: float
+    epoch: float | None
 
 
 def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
@@ -56,19 +64,28 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
         if not all(spent.values()):
             for inputs, one in _finished(folder, {key for key, found in spent.items() if not found}):
                 spent[inputs].append(one)
-    guesses: dict[Path, _Spent] = {}
-    seconds = []
-    for cell in left:
-        if not (rates := spent[_inputs(cell.config)]):
-            if cell.corpus not in guesses:
-                once = _tokens(Corpus.open(cell.corpus)) / RATE
-                guesses[cell.corpus] = _Spent(once, 1 / RATE, FINAL * once)
-            rates = [guesses[cell.corpus]]
-        budgets = [cell.config.evaluations * mean(rate.evaluation for rate in rates)]
-        if cell.config.tokens is not None:
-            budgets.append(cell.config.tokens * mean(rate.token for rate in rates))
-        seconds.append(min(budgets) + mean(rate.other for rate in rates))
+    guess = cache(_guess)
+    seconds = [_seconds(cell.config, spent[_inputs(cell.config)], guess(cell.corpus)) for cell in left]
     return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
+
+
+def _seconds(config: CellConfig, spent: Sequence[_Spent], guess: _Spent) -> float:
+    """What a cell takes at most, if it goes as those that are done, or as guessed where there are none."""
+    rates = spent or [guess]
+    budgets = [(1 if config.given else config.evaluations) * mean(rate.evaluation for rate in rates)]
+    if config.tokens is not None:
+        budgets.append(config.tokens * mean(rate.token for rate in rates))
+    epochs = 0 if config.schedule == "one-shot" else config.epochs
+    searches = 1 + (math.ceil(epochs / config.round_epochs) if config.schedule == "iterative" else 0)
+    epoch = mean([rate.epoch for rate in rates if rate.epoch is not None] or [guess.epoch or 0.0])
+    return searches * min(budgets) + epochs * epoch + mean(rate.other for rate in rates)
+
+
+def _guess(folder: Path) -> _Spent:
+    """What cells with this corpus take, before any has been run."""
+    corpus = Corpus.open(folder)
+    once, epoch = _tokens(corpus, "search") / RATE, _tokens(corpus, "train") / TRAINING_RATE
+    return _Spent(once, 1 / RATE, FINAL * once, epoch)
 
 
 def _inputs(config: CellConfig) -> tuple[str, str]:
@@ -84,12 +101,16 @@ def _finished(folder: Path, wanted: set[tuple[str, str]]) -> Iterator[tuple[tupl
             if inputs in wanted:
                 result = read(path, Result)
                 rates = result.seconds / result.evaluations, result.seconds / max(result.tokens, 1)
-                yield inputs, _Spent(*rates, result.other_seconds)
+                retrained = [one.retraining for one in result.rounds if one.retraining is not None]
+                training = sum(one.seconds for one in retrained)
+                epochs = sum(len(one.valid_loss) for one in retrained)
+                other = max(0.0, result.other_seconds - training)
+                yield inputs, _Spent(*rates, other, training / epochs if epochs else None)
         except StudyError:
             continue  # damaged, or of another version: `olmp verify` tells
 
 
-def _tokens(corpus: Corpus) -> int:
-    """Tokens of the references of the search set: fairseq stores ids of a small vocabulary in 2 bytes."""
-    path = corpus.folder / "bin" / f"search.{corpus.source}-{corpus.target}.{corpus.target}.bin"
+def _tokens(corpus: Corpus, split: str) -> int:
+    """Tokens of the references of a set: fairseq stores ids of a small vocabulary in 2 bytes."""
+    path = corpus.folder / "bin" / f"{split}.{corpus.source}-{corpus.target}.{corpus.target}.bin"
     return path.stat().st_size // 2

@@ -13,7 +13,7 @@ import pytest
 from conftest import MODELS
 
 from experiments.collect import EVALUATIONS, RUNS, collect
-from experiments.cost import estimate
+from experiments.cost import TRAINING_RATE, estimate
 from experiments.executors import Options, executors, run_debug, run_local
 from experiments.grid import Grid, cell_folders
 from experiments.inputs import Inputs
@@ -309,6 +309,14 @@ def test_the_cost_is_that_of_finished_cells(done, planned):
     assert found.measured == 2
     assert found.hours == found.longest == pytest.approx((40 * each + other) / 3600)
     assert found.elapsed(100) == found.hours
+    given = {"grouping": "single", "search": "class-blind", "sparsity": 0.5}
+    assert estimate(grid, planned(given)).hours == pytest.approx((each + other) / 3600)
+    words = cells[0].corpus / "bin" / "train.en-de.de.bin"
+    epoch = words.stat().st_size / 2 / TRAINING_RATE  # 2 bytes a word
+    retrained = planned(given | {"schedule": "retrain", "epochs": 3})
+    assert estimate(grid, retrained).hours == pytest.approx((each + other + 3 * epoch) / 3600)
+    again = planned({"schedule": "iterative", "epochs": 3, "round_epochs": 2, "evaluations": 4})
+    assert estimate(grid, again).hours == pytest.approx((3 * 4 * each + other + 3 * epoch) / 3600)
     assert estimate(Grid(grid.folder / "none"), more).measured == 0
     assert estimate(grid, cells).hours == 0
 
