@@ -10,10 +10,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,9 @@ from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
 
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
-BEST = "checkpoint_best.pt"
-#: a line of fairseq's log in JSON
-LINE = re.compile(r"\| (train|valid) \| (\{.*\})\s*$")
+BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+#: what fairseq's log says of an epoch, in JSON
+LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
 #: seconds between two looks at the log
 LOOK = 0.2
 
@@ -113,9 +113,17 @@ def retrain(
             write_masks(folder / MASKS, masks)
             model.save(folder / PRUNED)
         if not (folder / DONE).exists():
-            _drop_torn(folder)
-            seconds = _train(folder, schedule, notify)
-            write_json(folder / DONE, asdict(_told(folder / LOG, seconds)))
+            started = time.monotonic()
+            if not _ended(folder, schedule):
+                _train(folder, schedule, notify)
+            epochs = told(folder / LOG)
+            retrained = Retrained(
+                updates=epochs[-1].updates,
+                words=len(epochs) * _words(model, corpus, schedule),
+                seconds=time.monotonic() - started,
+                valid_loss=[epoch.valid_loss for epoch in epochs],
+            )
+            write_json(folder / DONE, asdict(retrained))
     model.load_weights(folder / BEST)
     for name, mask in masks.items():
         start = model.offsets[name]
@@ -147,12 +155,11 @@ def _job(model: TranslationModel, corpus: Corpus, folder: Path, schedule: Schedu
     }
 
 
-def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> float:
-    """Run fairseq-train to its end; seconds of wall clock."""
+def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> None:
+    """Run fairseq-train to its end."""
     own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     own |= {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
     command = [sys.executable, "-m", "harness.training.run", str(folder / JOB)]
-    started = time.monotonic()
     with (folder / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **own})
     with (folder / LOG).open(encoding="utf-8", errors="replace") as lines:
@@ -162,9 +169,8 @@ def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None
                 ended = process.poll() is not None
                 for line in lines:
                     last = line.strip() or last
-                    if (found := LINE.search(line)) and found[1] == "valid":
-                        row = json.loads(found[2])
-                        notify(int(row["epoch"]), float(row["valid_loss"]))
+                    if (epoch := _epoch(line)) is not None:
+                        notify(epoch.number, epoch.valid_loss)
                 if ended:
                     break
                 time.sleep(LOOK)
@@ -174,31 +180,68 @@ def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None
                 process.wait()
     if process.returncode:
         raise StudyError(f"fairseq-train failed, see {folder / LOG}: {last}")
-    return time.monotonic() - started
 
 
-def _drop_torn(folder: Path) -> None:
-    """Begin anew where a checkpoint was cut off while it was written: fairseq writes them in place."""
-    found = [path for path in (folder / "checkpoint_last.pt", folder / BEST) if path.exists()]
+def _ended(folder: Path, schedule: Schedule) -> bool:
+    """Whether the training that was stopped here had lost its patience already."""
+    saved = _saved_epochs(folder)
+    return saved > 0 and out_of_patience(told(folder / LOG)[:saved], schedule.patience)
+
+
+def _saved_epochs(folder: Path) -> int:
+    """How many epochs the last checkpoint has seen; 0 where training begins.
+
+    It begins anew where a checkpoint was cut off while it was written: fairseq copies one to the other.
+    """
+    found = [path for path in (folder / LAST, folder / BEST) if path.exists()]
     try:
-        for path in found:
-            read_checkpoint(path)
+        states = [read_checkpoint(path) for path in found]
     except StudyError:
         for path in found:
             path.unlink()
+        return 0
+    return int(states[0]["extra_state"]["train_iterator"]["epoch"]) - 1 if (folder / LAST).exists() else 0
 
 
-def _told(log: Path, seconds: float) -> Retrained:
-    """What fairseq's log says of all epochs; of one that was done again after a crash, the last word."""
-    rows: dict[str, dict[int, dict[str, str]]] = {"train": {}, "valid": {}}
+class Epoch(NamedTuple):
+    """The end of an epoch: its number, the loss on valid, and the updates until then."""
+
+    number: int
+    valid_loss: float
+    updates: int
+
+
+def _epoch(line: str) -> Epoch | None:
+    if (found := LINE.search(line)) is None:
+        return None
+    row = json.loads(found[1])
+    return Epoch(int(row["epoch"]), float(row["valid_loss"]), int(row["valid_num_updates"]))
+
+
+def told(log: Path) -> list[Epoch]:
+    """What fairseq's log says of all epochs up to the latest; of one that was done again, the last word."""
+    if not log.exists():
+        return []
+    epochs: dict[int, Epoch] = {}
+    latest = 0
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        if found := LINE.search(line):
-            row = json.loads(found[2])
-            rows[found[1]][int(row["epoch"])] = row
-    updates, words = 0, 0.0
-    for _, row in sorted(rows["train"].items()):
-        now = int(row["train_num_updates"])
-        words += float(row["train_wpb"]) * (now - updates)
-        updates = now
-    losses = [float(row["valid_loss"]) for _, row in sorted(rows["valid"].items())]
-    return Retrained(updates=updates, words=round(words), seconds=seconds, valid_loss=losses)
+        if (epoch := _epoch(line)) is not None:
+            epochs[epoch.number], latest = epoch, epoch.number
+    return [epochs[number] for number in sorted(epochs) if number <= latest]
+
+
+def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Whether the loss on valid has not fallen below its lowest for ``patience`` epochs (0: never).
+
+    As fairseq counts, but it follows from the epochs alone: fairseq's own count is lost when it is killed.
+    """
+    losses = [epoch.valid_loss for epoch in epochs]
+    return len(losses) > 0 and 0 < patience <= len(losses) - 1 - losses.index(min(losses))
+
+
+def _words(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
+    """Words of the references that an epoch sees: fairseq leaves out sentences that are too long."""
+    longest = [min(schedule.max_tokens, limit) for limit in model.module.max_positions()]
+    pairs = zip(corpus.source_tokens("train"), corpus.target_tokens("train"), strict=True)
+    lengths = ((len(source), len(target)) for source, target in pairs)
+    return sum(target for source, target in lengths if source <= longest[0] and target <= longest[1])

@@ -32,6 +32,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def die_with_parent() -> None:
+    """Have this process killed when its parent dies, where the system can do that (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def check_workers(count: int) -> None:
     """Raise StudyError for a number of workers below 1."""
     if count < 1:
@@ -189,7 +195,7 @@ def _serve(function: Callable[[Any], Any], connection: Connection, inherited: Se
     import torch
 
     # a child at work would keep the lock of the cell's folder if the parent were killed
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     # Ctrl-C reaches every process of a terminal, but the parent ends the others; at SIGTERM a child just goes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -69,13 +69,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60, between: floa
         time.sleep(between)
 
 
-def prepare_small(folder: Path) -> None:
+def prepare_small(folder: Path, sentences: Mapping[str, int] = SENTENCES, longest: int = LONGEST) -> None:
     """The first short sentences of each split of the default corpus, in the pieces of the shipped models."""
     whole = Corpus.open(ROOT / "data" / "homeassistant.en-de")
     text = {}
-    for split, size in SENTENCES.items():
+    for split, size in sentences.items():
         pairs = zip(whole.sources(split), whole.references(split), strict=True)
-        text[split] = [pair for pair in pairs if len(pair[0]) <= LONGEST][:size]
+        text[split] = [pair for pair in pairs if len(pair[0]) <= longest][:size]
     prepare(text, folder, "en", "de", pieces=Pieces(MODELS / "bpe.model", MODELS / "dict.txt"))
 
 

@@ -1,22 +1,41 @@
 """Retraining with masks held: what was pruned stays pruned, in weights and in the optimizer."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import CELLS, MODELS, Finished
+from conftest import CELLS, MODELS, SENTENCES, Finished, prepare_small, wait_until
+from conftest import QUICK as QUICK_CELL
 
 from grouping.errors import StudyError
 from harness import cli
-from harness.cell import Study
+from harness.cell import Study, run_cell
 from harness.masks import read_masks, write_masks
-from harness.retraining import Schedule, retrain
+from harness.retraining import Epoch, Schedule, out_of_patience, retrain, told
 
 QUICK = Schedule(epochs=2, learning_rate=1e-3)
+#: an update for every few sentences, so that an epoch takes its time
+SLOW = Schedule(epochs=3, learning_rate=1e-3, max_tokens=30)
+RETRAIN = f"""
+import sys
+from pathlib import Path
+from harness.cell import Study
+from harness.masks import read_masks
+from harness.retraining import Schedule, retrain
+checkpoint, corpus, cell, folder = map(Path, sys.argv[1:])
+study = Study.open(checkpoint, corpus)
+retrain(study.model, read_masks(cell / "masks.npz"), study.corpus, folder, {SLOW!r})
+"""
 
 
 def masks_of(cell: Finished) -> dict[str, np.ndarray]:
@@ -92,6 +111,116 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
     for others, schedule in ((fewer, QUICK), (masks, replace(QUICK, autocast="bfloat16"))):
         with pytest.raises(StudyError, match="holds another retraining"):
             retrain(study("rnnsearch").model, others, own.corpus, folder, schedule)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Path:
+    """A corpus in which many sentences are as long as others, so that batches could be dealt otherwise."""
+    folder = tmp_path_factory.mktemp("corpus") / "short.en-de"
+    prepare_small(folder, SENTENCES | {"train": 40}, longest=24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(finished, short, tmp_path_factory):
+    """A retraining of several updates an epoch that nothing has disturbed, and its weights."""
+    own = Study.open(MODELS / "rnnsearch.pt", short)
+    folder = tmp_path_factory.mktemp("whole") / "r"
+    found = retrain(own.model, masks_of(finished("OnePlusOne")), own.corpus, folder, SLOW)
+    assert found.epochs == SLOW.epochs
+    assert found.updates > 5 * SLOW.epochs
+    return found, own.model.flat
+
+
+@pytest.mark.parametrize("victim", ["fairseq-train", "who started it"])
+def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(finished, short, whole, tmp_path, victim):
+    cell, folder = finished("OnePlusOne"), tmp_path / "r"
+    own, log = Study.open(MODELS / "rnnsearch.pt", short), folder / "train.log"
+    places = [str(path) for path in (MODELS / "rnnsearch.pt", own.corpus.folder, cell.folder, folder)]
+    process = subprocess.Popen([sys.executable, "-c", RETRAIN, *places], stderr=subprocess.DEVNULL)
+    wait_until(lambda: log.exists() and "begin training epoch 2" in log.read_text(), between=0.01)
+    time.sleep(0.1)
+    training = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    os.kill(training if victim == "fairseq-train" else process.pid, signal.SIGKILL)
+    assert process.wait() != 0
+    wait_until(lambda: not is_alive(training))
+    assert [epoch.number for epoch in told(log)] == [1]
+    assert (folder / "checkpoint_last.pt").exists()
+    found = retrain(own.model, masks_of(cell), own.corpus, folder, SLOW)
+    assert log.read_text().count("begin training epoch 2") == 2
+    assert replace(found, seconds=whole[0].seconds) == whole[0]
+    assert torch.equal(own.model.flat, whole[1])
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_one_that_ended_early_and_was_killed_then_does_not_go_on(finished, study, tmp_path):
+    masks, folder = masks_of(finished("OnePlusOne")), tmp_path / "r"
+    ruinous = Schedule(epochs=9, learning_rate=3.0, patience=1)
+    own, again = study("rnnsearch"), study("rnnsearch")
+    found = retrain(own.model, masks, own.corpus, folder, ruinous)
+    assert found.epochs < 9
+    assert found.valid_loss[-1] >= min(found.valid_loss[:-1])
+    (folder / "retraining.json").unlink()
+    before = (folder / "train.log").read_bytes()
+    resumed = retrain(again.model, masks, again.corpus, folder, ruinous)
+    assert (folder / "train.log").read_bytes() == before
+    assert replace(resumed, seconds=found.seconds) == found
+    assert torch.equal(again.model.flat, own.model.flat)
+
+
+def test_patience_is_counted_from_the_lowest_loss():
+    def lost(losses: list[float], patience: int) -> bool:
+        return out_of_patience([Epoch(n, loss, n) for n, loss in enumerate(losses, start=1)], patience)
+
+    assert not lost([], 1)
+    assert not lost([5.0], 1)
+    assert lost([5.0, 5.0], 1)  # as low is not lower
+    assert not lost([5.0, 5.1], 2)
+    assert lost([5.0, 5.1, 5.05], 2)
+    assert not lost([5.0, 5.1, 4.9, 5.0], 2)
+    assert not lost([1.0, 2.0, 3.0], 0)
+
+
+def test_of_an_epoch_that_was_done_again_the_log_has_the_last_word(tmp_path):
+    def line(epoch: int, loss: str) -> str:
+        row = {"epoch": epoch, "valid_loss": loss, "valid_num_updates": str(10 * epoch)}
+        return f"2026-01-01 00:00:00 | INFO | valid | {json.dumps(row)}\n"
+
+    log = tmp_path / "train.log"
+    assert told(log) == []
+    log.write_text("nothing yet\n" + line(1, "5.5") + line(2, "5.25") + line(2, "5.0"))
+    assert told(log) == [Epoch(1, 5.5, 10), Epoch(2, 5.0, 20)]
+    log.write_text(log.read_text() + line(1, "5.5"))  # begun anew
+    assert told(log) == [Epoch(1, 5.5, 10)]
+
+
+@pytest.mark.parametrize("name", ["transformer", "rnnsearch", "luong"])
+def test_what_was_pruned_is_zero_in_the_exported_checkpoint(study, tmp_path, name):
+    own, folder = study(name), tmp_path / "cell"
+    settings = {"search": "class-blind", "grouping": "matrix", "sparsity": 0.6, "tolerance": 0.0}
+    config = own.config(**QUICK_CELL | settings, schedule="retrain", epochs=1, learning_rate=1e-3)
+    result = run_cell(own, config, folder)
+    state = torch.load(folder / "pruned.pt", weights_only=True)["model"]
+    shipped = torch.load(MODELS / f"{name}.pt", weights_only=True)["model"]
+    gone = moved = 0
+    for parameter, mask in read_masks(folder / "masks.npz").items():
+        weights = state[parameter].numpy()
+        assert not weights[~mask].any()
+        assert not np.signbit(weights[~mask]).any()
+        gone += (~mask).sum()
+        moved += (weights[mask] != shipped[parameter].float().numpy()[mask]).sum()
+    assert gone == result.pruned == round(0.6 * result.prunable)
+    assert moved > 0.2 * result.parameters
+    # names that are one tensor in the shipped checkpoint are one in the exported checkpoint
+    for names in product(state, repeat=2):
+        ours, theirs = (len({weights[n].data_ptr() for n in names}) for weights in (state, shipped))
+        assert ours == theirs
 
 
 def test_masks_of_another_model_and_foreign_folders_are_refused(finished, study, tmp_path):

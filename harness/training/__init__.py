@@ -6,7 +6,9 @@ registers no task of its own, so that its checkpoints still say ``translation`` 
 - ``OLMP_MASKS=masks.npz`` holds pruned connections at zero: gradients of what a mask removes are zero
   from the first update on, and with them the optimizer's moments and every step; so is weight decay.
 - Resuming: fairseq keeps the model's arguments as an argparse.Namespace, which torch >= 2.6 refuses
-  to load; this one class is added to what torch accepts.
+  to load; this one class is added to what torch accepts. And it deals the sentences to batches by the seed
+  and the epoch in which the process began, so that a resumed training would see other batches: here they
+  are always those of the first epoch.
 - ``OLMP_AUTOCAST=bfloat16`` computes forward and backward passes on a CPU in bfloat16, which is 1.5
   to 2 times faster where the CPU has the instructions. Weights and optimizer state stay float32,
   as does validation. Training on a GPU is left to fairseq's own ``--fp16`` and ``--bf16``.
@@ -33,6 +35,7 @@ MASKS = os.environ.get("OLMP_MASKS", "")
 
 _train_step = FairseqTask.train_step
 _build_model = FairseqTask.build_model
+_get_batch_iterator = FairseqTask.get_batch_iterator
 
 
 def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: Any, **options: Any) -> tuple:
@@ -63,6 +66,12 @@ def build_model(task: FairseqTask, *arguments: Any, **options: Any) -> torch.nn.
     return model
 
 
+def get_batch_iterator(task: FairseqTask, dataset: Any, *arguments: Any, **options: Any) -> Any:
+    """fairseq's own, with the batches of the first epoch; only their order is drawn anew in each."""
+    return _get_batch_iterator(task, dataset, *arguments, **options | {"epoch": 1})
+
+
 torch.serialization.add_safe_globals([argparse.Namespace])
 FairseqTask.train_step = train_step
 FairseqTask.build_model = build_model
+FairseqTask.get_batch_iterator = get_batch_iterator

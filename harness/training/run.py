@@ -9,13 +9,16 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
-from fairseq_cli.train import main as train
+from fairseq_cli import train
 
 import harness.training  # noqa: F401 (changes fairseq: masks are held)
+from harness.retraining import LOG, out_of_patience, told
+from harness.workers import die_with_parent
 
 #: settings of the task that belong to the model as well: how many positions it has learned
 POSITIONS = ("max_source_positions", "max_target_positions")
@@ -34,8 +37,16 @@ def main(job: Path) -> None:
     args = options.parse_args_and_arch(options.get_training_parser(), [*content["arguments"], "--arch", arch])
     for name in own & set(settings):
         setattr(args, name, settings[name])
-    train(convert_namespace_to_omegaconf(args))
+    log = job.with_name(LOG)
+
+    def should_stop_early(cfg: Any, valid_loss: float | None) -> bool:
+        """As fairseq's own, asked after every update; but it follows from the log, which outlives a kill."""
+        return valid_loss is not None and out_of_patience(told(log), cfg.checkpoint.patience)
+
+    train.should_stop_early = should_stop_early
+    train.main(convert_namespace_to_omegaconf(args))
 
 
 if __name__ == "__main__":
+    die_with_parent()  # who takes over its folder would meet it there
     main(Path(sys.argv[1]))
