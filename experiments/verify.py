@@ -15,7 +15,7 @@ from experiments.work import study_of
 from grouping import StudyError, content_hash
 from harness import records
 from harness.files import file_hash
-from harness.masks import read_masks
+from harness.masks import pruned_masks, read_masks
 from harness.record import cell_name, read
 from harness.records import CellConfig, Result
 
@@ -56,7 +56,7 @@ def difference(grid: Grid, cell: PlannedCell, trust: bool) -> Iterator[str]:
     The dense model is translated again, too. Raises StudyError if model, text or grouping are not what
     they were.
     """
-    from harness.cell import pruned_masks, sets_of
+    from harness.cell import sets_of
     from harness.constraint import Constraint
     from harness.operators import operators
 

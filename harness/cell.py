@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from grouping import StudyError, connection_table, content_hash, partition
 from harness import records
@@ -21,9 +19,10 @@ from harness.decoding import Decoding, Translator
 from harness.decoding.linear import Place
 from harness.environment import environment
 from harness.evaluator import FINAL, Evaluator, Judging
+from harness.masks import pruned_masks
 from harness.model import TranslationModel, load_model
 from harness.olmp import check_search
-from harness.operators import Operator, operators
+from harness.operators import operators
 from harness.record import Record
 from harness.records import (
     CellConfig,
@@ -184,6 +183,7 @@ def _run(
         study.corpus,
         config,
         record.folder,
+        blocks,
         operator_of=lambda: operators.get(config.operator)(study.model, blocks),
         evaluator_of=lambda operator, number: Evaluator(
             config, operator, record, stages, notify, workers, number
@@ -241,16 +241,6 @@ def sets_of(study: Study, config: CellConfig) -> dict[str, SentenceSet]:
         "search": study.sentences("search", config.search_beam, config.resamples, True, count=count),
         "confirm": study.sentences("confirm", config.final_beam, config.resamples),
         "test": study.sentences("test", config.final_beam, config.resamples),
-    }
-
-
-def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArray[np.bool_]]:
-    """Connections that the applied knobs keep (True), by parameter name; tied parameters once."""
-    kept = operator.kept()
-    shapes = model.description.shapes
-    return {
-        name: kept[start : start + int(np.prod(shapes[name]))].reshape(shapes[name])
-        for name, start in model.offsets.items()
     }
 
 

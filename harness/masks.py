@@ -1,4 +1,4 @@
-"""Masks of a pruned model as a file: a bit per connection, True = kept, by the first name of each tensor."""
+"""Masks of a pruned model: a bit per connection, True = kept, by the first name of each tensor."""
 
 import zipfile
 import zlib
@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 
 from grouping.errors import StudyError
 from harness.files import write_atomically
+from harness.model import TranslationModel
+from harness.operators import Operator
+
+
+def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArray[np.bool_]]:
+    """Connections that the applied knobs keep (True), by parameter name; tied parameters once."""
+    kept = operator.kept()
+    shapes = model.description.shapes
+    return {
+        name: kept[start : start + int(np.prod(shapes[name]))].reshape(shapes[name])
+        for name, start in model.offsets.items()
+    }
 
 
 def write_masks(path: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:

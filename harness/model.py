@@ -10,6 +10,7 @@ import contextlib
 import copy
 import ctypes
 import hashlib
+import itertools
 import logging
 import pickle
 import struct
@@ -113,6 +114,15 @@ def load_model(
         state=_exported(state, settings),
         content_hash=hash_weights(flat),
     )
+
+
+def snapshot(module: Any) -> TranslationModel:
+    """A model that is being trained: its weights as they are now, copied; the module keeps its own."""
+    parameters = dict(module.named_parameters())
+    pieces = [parameter.detach().float().cpu().flatten() for parameter in parameters.values()]
+    starts = itertools.accumulate((piece.numel() for piece in pieces), initial=0)
+    offsets = dict(zip(parameters, starts, strict=False))
+    return TranslationModel(module, _describe(module), torch.cat(pieces), offsets, {}, "")
 
 
 def hash_weights(flat: torch.Tensor) -> str:

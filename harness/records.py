@@ -67,7 +67,10 @@ class CellConfig(Strict):
     epochs: int = Field(10, ge=1, le=100, description="of retraining, over all rounds")
     round_epochs: int = Field(3, ge=1, description="of retraining at most, in a round of iterative")
     learning_rate: float = Field(
-        5e-4, gt=0, allow_inf_nan=False, description="of retraining, halved each epoch"
+        5e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
     autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
     distillation: float = Field(
@@ -121,6 +124,16 @@ class CellConfig(Strict):
             raise ValueError(
                 f"schedule iterative looks for the smallest size, and {given} gives it: leave out one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gradual_prunes_by_magnitude_to_a_sparsity(self) -> "CellConfig":
+        if self.schedule == "gradual" and self.sparsity is None:
+            raise ValueError(
+                "schedule gradual wants a sparsity: the fraction of the connections that is gone in the end"
+            )
+        if self.schedule == "gradual" and self.operator != "magnitude":
+            raise ValueError(f"schedule gradual has the operator magnitude only, not {self.operator!r}")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Retraining of a pruned model with fairseq-train, its pruned connections held at zero.
 
 The schedule is that of See, Luong and Manning (2016): few epochs at a smaller learning rate, which is
-halved after each; it ends early when the loss on *valid* no longer falls. No other set is looked at.
+halved in each; it ends early when the loss on *valid* no longer falls. No other set is looked at.
+Or a model is pruned while it is trained on (``gradual``).
 """
 
 import json
@@ -22,9 +23,11 @@ from grouping.errors import StudyError
 from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
 from harness.files import write_json
+from harness.gradual import Gradual
 from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
 
+GRADUAL = "gradual.json"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 #: what fairseq's log says of an epoch, in JSON
@@ -37,12 +40,14 @@ LOOK = 0.2
 class Schedule:
     """How a pruned model is retrained; everything that decides the outcome but model, masks and text.
 
-    ``patience``: epochs without a lower loss on valid, after which it ends. ``max_tokens`` are those of a
-    batch; ``autocast`` is bfloat16 or nothing for float32.
+    ``constant`` epochs have the whole learning rate before it begins to shrink. ``patience``: epochs without
+    a lower loss on valid, after which it ends, and the best epoch counts; 0: all are trained, and the last
+    counts. ``max_tokens`` are those of a batch; ``autocast`` is bfloat16 or nothing for float32.
     """
 
     epochs: int = 5
     learning_rate: float = 5e-4
+    constant: int = 0
     shrink: float = 0.5
     patience: int = 2
     max_tokens: int = 2000
@@ -58,12 +63,23 @@ class Schedule:
         if self.autocast not in ("", "bfloat16"):
             raise StudyError(f"autocast {self.autocast!r} is not possible: give bfloat16, or nothing")
 
+    @classmethod
+    def gradual(cls, epochs: int, learning_rate: float, **others: Any) -> "Schedule":
+        """Where connections go meanwhile: the learning rate shrinks when pruning is over.
+
+        A small one would not let the model recover (Zhu and Gupta 2017). The last epoch counts, because the
+        loss on valid is lowest before much has gone.
+        """
+        # all epochs that have begun when pruning ends
+        constant = -(-2 * epochs // 3)
+        return cls(epochs, learning_rate, constant=constant, patience=0, **others)
+
     def arguments(self) -> list[str]:
         """Of fairseq-train."""
         return [
             *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1"),
             *("--lr", str(self.learning_rate), "--lr-scheduler", "fixed"),
-            *("--lr-shrink", str(self.shrink), "--force-anneal", "1"),
+            *("--lr-shrink", str(self.shrink), "--force-anneal", str(self.constant + 1)),
             *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", str(self.label_smoothing)),
             *("--max-tokens", str(self.max_tokens), "--required-batch-size-multiple", "1"),
             *("--max-epoch", str(self.epochs), "--patience", str(self.patience), "--seed", str(self.seed)),
@@ -91,15 +107,18 @@ def retrain(
     folder: Path,
     schedule: Schedule,
     notify: Callable[[int, float], None] = lambda epoch, valid_loss: None,
+    gradual: Gradual | None = None,
 ) -> Retrained:
-    """Retrain the model where its masks are True; the best epoch's weights are in it afterwards.
+    """Retrain the model where its masks are True; the weights of the epoch that counts are in it afterwards.
+
+    With ``gradual``, more connections go meanwhile.
 
     ``folder`` keeps fairseq's checkpoints and log; the same call again resumes there, and returns at
     once when all is done. ``notify`` hears of every epoch. Raises StudyError if the folder holds another
     retraining, if the masks are of another model, or if fairseq-train fails.
     """
     _prune(model, masks)
-    job = _job(model, corpus, folder, schedule)
+    job = _job(model, corpus, folder, schedule) | ({"gradual": gradual.identity()} if gradual else {})
     if (folder / JOB).exists():
         if (folder / JOB).read_text(encoding="utf-8") != json.dumps(job, indent=2) + "\n":
             raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
@@ -111,6 +130,8 @@ def retrain(
             write_json(folder / JOB, job)  # first: from here on the folder resumes
         if not (folder / PRUNED).exists():
             write_masks(folder / MASKS, masks)
+            if gradual:
+                gradual.write(folder / GRADUAL)
             model.save(folder / PRUNED)
         if not (folder / DONE).exists():
             started = time.monotonic()
@@ -124,7 +145,7 @@ def retrain(
                 valid_loss=[epoch.valid_loss for epoch in epochs],
             )
             write_json(folder / DONE, asdict(retrained))
-    model.load_weights(folder / BEST)
+    model.load_weights(folder / (BEST if schedule.patience else LAST))
     for name, mask in masks.items():
         start = model.offsets[name]
         if model.flat[start : start + mask.size].numpy()[~mask.ravel()].any():

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from harness.corpus.corpus import Corpus
 from harness.evaluator import Evaluator
+from harness.gradual import Gradual
 from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
@@ -50,13 +52,14 @@ class Rounds:
     """Runs the rounds of one cell; afterwards ``done`` holds all evaluations, of all rounds.
 
     ``operator_of`` makes the operator over the model's weights as they are then, ``evaluator_of`` the
-    evaluator of a round; ``folder`` gets a folder for each retraining.
+    evaluator of a round; ``folder`` gets a folder for each retraining; ``blocks`` are those of the operator.
     """
 
     model: TranslationModel
     corpus: Corpus
     config: CellConfig
     folder: Path
+    blocks: pd.DataFrame
     operator_of: Callable[[], Operator]
     evaluator_of: Callable[[Operator, int], Evaluator]
     masks_of: Callable[[Operator], Masks]
@@ -67,6 +70,12 @@ class Rounds:
 
     def run(self) -> list[Round]:
         """All rounds whose model counts, the one that is reported last; its weights are in the model."""
+        held = [self._gradual()] if self.config.schedule == "gradual" else self._alternating()
+        self.model.flat.copy_(held[-1].weights)
+        return held
+
+    def _alternating(self) -> list[Round]:
+        """Prune; retrain; prune again; …"""
         operator = self.operator_of()
         with self.evaluator_of(operator, 0) as evaluator:
             held = [self._searched(0, operator, evaluator, None)]
@@ -89,8 +98,25 @@ class Rounds:
             if held[-1].size > again.size - BACK_OFF_STEP:
                 held.pop()
                 break
-        self.model.flat.copy_(held[-1].weights)
         return held
+
+    def _gradual(self) -> Round:
+        """Train the dense model on and prune it meanwhile, to the given size."""
+        config, number = self.config, 1
+        assert config.sparsity is not None
+        schedule = Schedule.gradual(
+            config.epochs, config.learning_rate, autocast=config.autocast, seed=config.seed
+        )
+        gradual = Gradual(self.blocks, config.search, config.sparsity)
+        folder = self.folder / retraining_folder(number)
+        retrained = retrain(self.model, {}, self.corpus, folder, schedule, gradual=gradual)
+        trained, operator = self.model.flat.clone(), self.operator_of()
+        with self.evaluator_of(operator, number) as evaluator:
+            one = self._round(number, operator, at_given_size(evaluator), evaluator, retrained)
+            self.done += evaluator.done
+        if not torch.equal(one.weights, trained):
+            raise AssertionError("not all that was to go is zero after training")
+        return one
 
     def _searched(
         self, number: int, operator: Operator, evaluator: Evaluator, start: NDArray | None
@@ -122,9 +148,8 @@ class Rounds:
         retrained: Retrained | None,
     ) -> Round:
         """The model at these knobs, judged on confirm (known already after a search)."""
-        if retrained is not None:
-            evaluator.evaluate(knobs, "confirm")
-        confirmed = next(e for e in reversed(evaluator.done) if e.stage == "confirm")
+        known = [evaluation for evaluation in evaluator.done if evaluation.stage == "confirm"]
+        confirmed = known[-1] if known else evaluator.evaluate(knobs, "confirm")
         operator.apply(knobs)
         translated = evaluator.translations(knobs, "confirm")
         weights, masks, size = self.model.flat.clone(), self.masks_of(operator), float(operator.size(knobs))

@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         metavar="NAME",
         help="one-shot: prune (default); retrain: then train on, what was pruned held at zero; "
-        "iterative: prune and retrain until BLEU does not come back or nothing shrinks",
+        "iterative: prune and retrain until BLEU does not come back or nothing shrinks; "
+        "gradual: prune to --sparsity by a rule while training on",
     )
     cell.add_argument("--epochs", type=int, metavar="N", help="of retraining, in all (default: 10)")
     cell.add_argument("--round-epochs", type=int, metavar="N", help="in a round of iterative (default: 3)")

@@ -17,7 +17,9 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq_cli import train
 
 import harness.training  # noqa: F401 (changes fairseq: masks are held)
-from harness.retraining import LOG, out_of_patience, told
+from harness.gradual import Gradual, Pruner
+from harness.retraining import GRADUAL, LOG, out_of_patience, told
+from harness.training.gradual import install
 from harness.workers import die_with_parent
 
 #: settings of the task that belong to the model as well: how many positions it has learned
@@ -37,6 +39,8 @@ def main(job: Path) -> None:
     args = options.parse_args_and_arch(options.get_training_parser(), [*content["arguments"], "--arch", arch])
     for name in own & set(settings):
         setattr(args, name, settings[name])
+    if "gradual" in content:
+        install(Pruner(Gradual.read(job.with_name(GRADUAL)), int(args.max_epoch)))
     log = job.with_name(LOG)
 
     def should_stop_early(cfg: Any, valid_loss: float | None) -> bool:
