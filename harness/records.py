@@ -127,6 +127,14 @@ class CellConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _distillation_is_a_matter_of_training(self) -> "CellConfig":
+        if self.distillation and self.schedule == "one-shot":
+            raise ValueError(
+                "schedule one-shot trains nothing: leave out distillation, or retrain (iterative, gradual)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _gradual_prunes_by_magnitude_to_a_sparsity(self) -> "CellConfig":
         if self.schedule == "gradual" and self.sparsity is None:
             raise ValueError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
@@ -27,7 +28,7 @@ from harness.gradual import Gradual
 from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
 
-GRADUAL = "gradual.json"
+GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 #: what fairseq's log says of an epoch, in JSON
@@ -42,7 +43,8 @@ class Schedule:
 
     ``constant`` epochs have the whole learning rate before it begins to shrink. ``patience``: epochs without
     a lower loss on valid, after which it ends, and the best epoch counts; 0: all are trained, and the last
-    counts. ``max_tokens`` are those of a batch; ``autocast`` is bfloat16 or nothing for float32.
+    counts. ``distillation`` is the weight of the teacher in the loss. ``max_tokens`` are those of a batch;
+    ``autocast`` is bfloat16 or nothing for float32.
     """
 
     epochs: int = 5
@@ -52,6 +54,7 @@ class Schedule:
     patience: int = 2
     max_tokens: int = 2000
     label_smoothing: float = 0.1
+    distillation: float = 0.0
     autocast: str = ""
     seed: int = 1
 
@@ -60,6 +63,8 @@ class Schedule:
             raise StudyError(f"epochs {self.epochs} is not possible: give 1 or more")
         if not 0 < self.learning_rate < float("inf"):
             raise StudyError(f"learning-rate {self.learning_rate} is not possible: give more than 0")
+        if not 0 <= self.distillation <= 1:
+            raise StudyError(f"distillation {self.distillation} is not possible: give a fraction from 0 to 1")
         if self.autocast not in ("", "bfloat16"):
             raise StudyError(f"autocast {self.autocast!r} is not possible: give bfloat16, or nothing")
 
@@ -76,11 +81,15 @@ class Schedule:
 
     def arguments(self) -> list[str]:
         """Of fairseq-train."""
+        if self.distillation:
+            criterion = ["distilled_cross_entropy", "--distillation", str(self.distillation)]
+        else:
+            criterion = ["label_smoothed_cross_entropy"]
         return [
             *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1"),
             *("--lr", str(self.learning_rate), "--lr-scheduler", "fixed"),
             *("--lr-shrink", str(self.shrink), "--force-anneal", str(self.constant + 1)),
-            *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", str(self.label_smoothing)),
+            *("--criterion", *criterion, "--label-smoothing", str(self.label_smoothing)),
             *("--max-tokens", str(self.max_tokens), "--required-batch-size-multiple", "1"),
             *("--max-epoch", str(self.epochs), "--patience", str(self.patience), "--seed", str(self.seed)),
         ]
@@ -108,17 +117,19 @@ def retrain(
     schedule: Schedule,
     notify: Callable[[int, float], None] = lambda epoch, valid_loss: None,
     gradual: Gradual | None = None,
+    teacher: torch.Tensor | None = None,
 ) -> Retrained:
     """Retrain the model where its masks are True; the weights of the epoch that counts are in it afterwards.
 
-    With ``gradual``, more connections go meanwhile.
+    With ``gradual``, more connections go meanwhile. ``teacher``, float32 [parameters], are the weights of the
+    model that the schedule's ``distillation`` is from, of the same architecture.
 
     ``folder`` keeps fairseq's checkpoints and log; the same call again resumes there, and returns at
     once when all is done. ``notify`` hears of every epoch. Raises StudyError if the folder holds another
     retraining, if the masks are of another model, or if fairseq-train fails.
     """
     _prune(model, masks)
-    job = _job(model, corpus, folder, schedule) | ({"gradual": gradual.identity()} if gradual else {})
+    job = _job(model, corpus, folder, schedule, gradual, teacher)
     if (folder / JOB).exists():
         if (folder / JOB).read_text(encoding="utf-8") != json.dumps(job, indent=2) + "\n":
             raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
@@ -132,6 +143,11 @@ def retrain(
             write_masks(folder / MASKS, masks)
             if gradual:
                 gradual.write(folder / GRADUAL)
+            if schedule.distillation and teacher is not None:
+                pruned = model.flat.clone()
+                model.flat.copy_(teacher)
+                model.save(folder / TEACHER)
+                model.flat.copy_(pruned)
             model.save(folder / PRUNED)
         if not (folder / DONE).exists():
             started = time.monotonic()
@@ -161,18 +177,33 @@ def _prune(model: TranslationModel, masks: Mapping[str, NDArray[np.bool_]]) -> N
         model.flat[start : start + mask.size].numpy()[~mask.ravel()] = 0
 
 
-def _job(model: TranslationModel, corpus: Corpus, folder: Path, schedule: Schedule) -> dict[str, Any]:
+def _job(
+    model: TranslationModel,
+    corpus: Corpus,
+    folder: Path,
+    schedule: Schedule,
+    gradual: Gradual | None,
+    teacher: torch.Tensor | None,
+) -> dict[str, Any]:
+    """Everything that decides the outcome: another job in the same folder is another retraining."""
     languages = ["--source-lang", corpus.source, "--target-lang", corpus.target]
     places = ["--save-dir", str(folder), "--finetune-from-model", str(folder / PRUNED)]
     kept = ["--no-epoch-checkpoints", "--num-workers", "0", "--cpu"]
     told = ["--no-progress-bar", "--log-format", "json", "--log-interval", "100"]
     arguments = [str(corpus.folder / "bin"), *languages, *places, *schedule.arguments(), *kept, *told]
+    more: dict[str, Any] = {"gradual": gradual.identity()} if gradual else {}
+    if schedule.distillation:
+        if teacher is None:
+            raise ValueError("distillation without a teacher")
+        arguments += ["--teacher", str(folder / TEACHER)]
+        more["teacher_sha256"] = hash_weights(teacher)
     return {
         "arguments": arguments,
         "model": model.state["cfg"]["model"],
         "autocast": schedule.autocast,
         # zeros and all: other masks are another retraining
         "pruned_sha256": hash_weights(model.flat),
+        **more,
     }
 
 

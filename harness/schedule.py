@@ -9,6 +9,7 @@ Where the size is given, every model counts: the last one is reported whatever B
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,7 @@ class Rounds:
     def __post_init__(self) -> None:
         self.done: list[Evaluation] = []
         self.failed = 0
+        self._teacher = self.model.flat.clone() if self.config.distillation else None
 
     def run(self) -> list[Round]:
         """All rounds whose model counts, the one that is reported last; its weights are in the model."""
@@ -104,12 +106,9 @@ class Rounds:
         """Train the dense model on and prune it meanwhile, to the given size."""
         config, number = self.config, 1
         assert config.sparsity is not None
-        schedule = Schedule.gradual(
-            config.epochs, config.learning_rate, autocast=config.autocast, seed=config.seed
-        )
+        schedule = Schedule.gradual(config.epochs, config.learning_rate, **self._settings)
         gradual = Gradual(self.blocks, config.search, config.sparsity)
-        folder = self.folder / retraining_folder(number)
-        retrained = retrain(self.model, {}, self.corpus, folder, schedule, gradual=gradual)
+        retrained = self._retrain(number, {}, schedule, gradual)
         trained, operator = self.model.flat.clone(), self.operator_of()
         with self.evaluator_of(operator, number) as evaluator:
             one = self._round(number, operator, at_given_size(evaluator), evaluator, retrained)
@@ -134,10 +133,23 @@ class Rounds:
         """Retrain the model of a round; the operator is that over its new weights."""
         config = self.config
         epochs = left if config.schedule == "retrain" else min(left, config.round_epochs)
-        schedule = Schedule(epochs, config.learning_rate, autocast=config.autocast, seed=config.seed)
+        schedule = Schedule(epochs, config.learning_rate, **self._settings)
         self.model.flat.copy_(before.weights)
+        return self._retrain(number, before.masks, schedule), self.operator_of()
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What all trainings of a cell have in common."""
+        config = self.config
+        return {"autocast": config.autocast, "distillation": config.distillation, "seed": config.seed}
+
+    def _retrain(
+        self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None
+    ) -> Retrained:
         folder = self.folder / retraining_folder(number)
-        return retrain(self.model, before.masks, self.corpus, folder, schedule), self.operator_of()
+        return retrain(
+            self.model, masks, self.corpus, folder, schedule, gradual=gradual, teacher=self._teacher
+        )
 
     def _round(
         self,

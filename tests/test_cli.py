@@ -21,6 +21,7 @@ from harness.records import CellConfig, Evaluation
 OLMP = Path(sys.executable).with_name("olmp")
 PREPARED = ROOT / "data" / "homeassistant.en-de"
 MODEL = ["--corpus", "--trust-checkpoint"]
+RETRAINING = ["--epochs", "--learning-rate", "--autocast", "--distillation"]
 CELL = ["--grouping", "--operator", "--search", "--tolerance", "--criterion", "--confidence", "--evaluations"]
 CELL += ["--constraint"]
 CELL += [
@@ -29,7 +30,7 @@ CELL += [
     "--sigma",
     "--search-beam",
     "--search-sentences",
-    *("--schedule", "--epochs", "--round-epochs", "--learning-rate", "--autocast"),
+    *("--schedule", "--round-epochs", *RETRAINING),
     "--final-beam",
     "--vectors",
     "--seed",
@@ -42,7 +43,7 @@ OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
     "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
     "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads", "--device"],
-    "retrain": [*MODEL, "--cell", "--out", "--epochs", "--learning-rate", "--autocast", "--seed"],
+    "retrain": [*MODEL, "--cell", "--out", *RETRAINING, "--seed"],
     "plan": ["--out", "--trust-checkpoint", "--jobs"],
     "grid": [*GRID, "--executor", "--jobs", "--retry-failed", "--tracker", "--site", "--wait"],
     "status": ["--cells"],
@@ -75,6 +76,7 @@ UNUSUAL = {
     "round_epochs": 1,
     "learning_rate": 1e-4,
     "autocast": "bfloat16",
+    "distillation": 0.5,
     "final_beam": 1,
     "vectors": True,
     "seed": 5,

@@ -88,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument("--epochs", type=int, metavar="N", help="of retraining, in all (default: 10)")
     cell.add_argument("--round-epochs", type=int, metavar="N", help="in a round of iterative (default: 3)")
     cell.add_argument("--learning-rate", type=float, metavar="X", help="of retraining (default: 0.0005)")
+    cell.add_argument(
+        "--distillation",
+        type=float,
+        metavar="X",
+        help="weight of the dense model's word distributions in the loss of retraining (default: 0)",
+    )
     cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
     cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
     cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")

@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autocast", default="", metavar="NAME", help="bfloat16: compute in it (default: float32)"
     )
+    parser.add_argument(
+        "--distillation",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="weight of the dense model's word distributions in the loss (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
 
 
@@ -42,7 +49,10 @@ def run(args: argparse.Namespace) -> None:
     from harness.retraining import Schedule, retrain
 
     use_threads(1)
-    schedule = Schedule(args.epochs, args.learning_rate, autocast=args.autocast, seed=args.seed)
+    schedule = Schedule(
+        *(args.epochs, args.learning_rate),
+        **{name: getattr(args, name) for name in ("autocast", "distillation", "seed")},
+    )
     corpus = Corpus.open(args.corpus)
     model = load_model(
         args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
             bar.set_postfix(valid_loss=valid_loss, refresh=False)
             bar.update(epoch - bar.n)
 
-        found = retrain(model, masks, corpus, args.out, schedule, ended)
+        found = retrain(model, masks, corpus, args.out, schedule, ended, teacher=model.flat.clone())
     model.save(args.out / "retrained.pt")
     losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
     print(f"{found.epochs} epochs, {found.updates} updates, {found.words:,} words, {found.seconds:.0f} s")

@@ -16,7 +16,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq_cli import train
 
-import harness.training  # noqa: F401 (changes fairseq: masks are held)
+import harness.training  # changes fairseq: masks are held
+import harness.training.distillation  # noqa: F401 (a criterion more)
 from harness.gradual import Gradual, Pruner
 from harness.retraining import GRADUAL, LOG, out_of_patience, told
 from harness.training.gradual import install
