@@ -91,7 +91,7 @@ class Results:
                 table = _read(folder / SENTENCES)
                 require(table, ["file_sha256", "statistics"], f"the table {folder / SENTENCES}")
                 for name, counts in zip(table["file_sha256"], table["statistics"], strict=True):
-                    found[name] = np.asarray(counts, dtype=np.int64).reshape(-1, STATISTICS)
+                    found[name] = np.frombuffer(counts, "<i2").astype(np.int64).reshape(-1, STATISTICS)
         return found
 
     def schema(self) -> dict[str, dict[str, Any]]:

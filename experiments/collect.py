@@ -1,7 +1,8 @@
-"""Folders of cells as two tables: a row per cell, and a row per evaluation.
+"""Folders of cells as tables: a row per cell, per evaluation, and per translation of the test set.
 
-The columns are the fields of the records, whose schema is written beside the tables. A field of a field
-is ``outer.inner``; what has no fixed names (groups, knobs, files, packages) stays one column of JSON.
+The columns are the fields of the records, described in the schema that is written beside the tables
+(``experiments/schema.py``). A field of a field is ``outer.inner``; what has no fixed names (groups, files,
+packages) stays one column of JSON.
 """
 
 import json
@@ -16,26 +17,27 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from experiments.grid import Grid, cell_folders, state_of
+from experiments.schema import EVALUATIONS, RUNS, SENTENCES, schemas
+from experiments.translations import sentence_statistics
 from grouping import StudyError
 from harness import records
 from harness.files import write_atomically, write_json
 from harness.record import read
 from harness.records import CellConfig, Evaluation, Failure, Result, SetResult
 
-RUNS, EVALUATIONS = "runs.parquet", "evaluations.parquet"
-#: fields of a result that the configuration has, too, as budgets
-SPENT = ("evaluations", "tokens")
-
 
 class Collected(NamedTuple):
     """``runs`` has a row per cell, failed ones too; ``unreadable`` are folders left out, and why.
 
-    ``planned`` says whether the plan, as it was run last, still has the cell.
+    ``planned`` says whether the plan, as it was run last, still has the cell. ``sentences`` has a row per
+    translation, ``missing`` says why some cells' are not in it.
     """
 
     runs: pd.DataFrame
     evaluations: pd.DataFrame
+    sentences: pd.DataFrame
     unreadable: dict[str, str]
+    missing: list[str]
 
 
 def collect(grid: Grid) -> Collected:
@@ -48,10 +50,12 @@ def collect(grid: Grid) -> Collected:
     if not folders:
         raise StudyError(f"there are no cells in {grid.cells_folder}: run `olmp grid` first")
     try:
-        planned = {cell.name for cell in grid.planned()}
+        cells = grid.planned()
     except StudyError:
-        planned = set()  # folders of cells alone, without a plan
-    runs, evaluations, unreadable = [], [], {}
+        cells = []  # folders of cells alone, without a plan
+    planned = {cell.name for cell in cells}
+    runs: list[dict[str, Any]] = []
+    evaluations, unreadable = _Evaluations(), {}
     for folder in tqdm(folders, unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True):
         name = folder.relative_to(grid.cells_folder).as_posix()
         state = state_of(folder)
@@ -63,7 +67,7 @@ def collect(grid: Grid) -> Collected:
             if state == "done":
                 found = read_evaluations(folder)
                 row |= _flat(read(folder / records.RESULT, Result).model_dump(mode="json"))
-                evaluations += [_evaluation(name, e) for e in found]
+                evaluations.add(name, found)
             else:
                 failure = read(folder / records.FAILURE, Failure).model_dump(mode="json")
                 row |= _flat(failure, prefix="failure.")
@@ -74,14 +78,26 @@ def collect(grid: Grid) -> Collected:
     if not runs:
         reasons = "; ".join(unreadable.values()) or "none is done or has failed"
         raise StudyError(f"there is nothing to collect in {grid.cells_folder}: {reasons}")
-    return Collected(_with_integers(pd.DataFrame(runs)), pd.DataFrame(evaluations), unreadable)
+    table = _with_integers(pd.DataFrame(runs))
+    corpora = {cell.config.corpus_sha256: cell.corpus for cell in cells}
+    sentences, missing = sentence_statistics(grid, table, corpora)
+    return Collected(table, evaluations.table(), sentences, unreadable, missing)
 
 
 def write(grid: Grid, collected: Collected) -> None:
-    """Write both tables, and the schema of what is in them, into the grid's folder."""
-    for name, table in ((RUNS, collected.runs), (EVALUATIONS, collected.evaluations)):
-        write_atomically(grid.folder / name, partial(table.to_parquet, index=False))
-    write_json(grid.folder / records.SCHEMA, records.schemas())
+    """Write the tables, and the schema of what is in them, into the grid's folder.
+
+    Without statistics of any sentence there is no table of them.
+    """
+    tables = {RUNS: collected.runs, EVALUATIONS: collected.evaluations, SENTENCES: collected.sentences}
+    if collected.sentences.empty:
+        (grid.folder / SENTENCES).unlink(missing_ok=True)
+        del tables[SENTENCES]
+    for name, table in tables.items():
+        # statistics are all different, so a dictionary of them is a waste
+        options = {"index": False, "compression": "zstd", "use_dictionary": name != SENTENCES}
+        write_atomically(grid.folder / name, partial(table.to_parquet, **options))
+    write_json(grid.folder / records.SCHEMA, schemas())
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
@@ -114,9 +130,19 @@ def _columns(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _evaluation(cell: str, evaluation: Evaluation) -> dict[str, Any]:
-    fields = evaluation.model_dump(mode="json")
-    return {"cell": cell} | fields | {"knobs": json.dumps(evaluation.knobs)}
+class _Evaluations:
+    """Grows by columns, not by rows: a grid may have millions."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in ("cell", *Evaluation.model_fields)}
+
+    def add(self, cell: str, found: list[Evaluation]) -> None:
+        self._columns["cell"] += [cell] * len(found)
+        for name in Evaluation.model_fields:
+            self._columns[name] += [getattr(evaluation, name) for evaluation in found]
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self._columns)
 
 
 def _with_integers(runs: pd.DataFrame) -> pd.DataFrame:

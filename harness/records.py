@@ -48,8 +48,8 @@ class CellConfig(Strict):
     checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
     corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
     groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
-    grouping: str = "layer"
-    operator: str = "magnitude"
+    grouping: str = Field("layer", description="name, product, or module:function")
+    operator: str = Field("magnitude", description="what a knob does to a group")
     search: str = Field(
         "NCS", description="NCS, a nevergrad optimiser, a search-free rule, or dense: nothing is pruned"
     )
@@ -83,12 +83,14 @@ class CellConfig(Strict):
     constraint: Literal["bleu", "accuracy", "likelihood"] = Field(
         "bleu", description="what may drop; accuracy and likelihood of the references, under teacher forcing"
     )
-    criterion: Literal["bound", "point"] = "bound"
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    criterion: Literal["bound", "point"] = Field(
+        "bound", description="what must keep the tolerance: the drop's upper confidence bound, or the drop"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the bound, as a fraction")
     resamples: int = Field(1000, ge=100, description="of the paired bootstrap")
     evaluations: int = Field(150, ge=1, description="budget, the start's evaluations included")
     tokens: int | None = Field(None, ge=1, description="budget of delivered tokens; null = none")
-    start: Literal["class-blind", "dense"] = "class-blind"
+    start: Literal["class-blind", "dense"] = Field("class-blind", description="where the search begins")
     sigma: float = Field(0.05, gt=0, le=1, description="first step size, in knob units")
     search_sentences: int | None = Field(
         None, ge=1, description="of the search set, drawn at random, the same for all cells; null = all"
@@ -96,7 +98,7 @@ class CellConfig(Strict):
     redraw: bool = Field(
         False, description="draw the search_sentences anew in every generation of the search"
     )
-    search_beam: int = Field(1, ge=1)
+    search_beam: int = Field(1, ge=1, description="on the search set")
     final_beam: int = Field(5, ge=1, description="on confirm and test")
     vectors: bool = Field(False, description="prune biases and normalisation parameters too")
     racing: float = Field(
@@ -108,7 +110,7 @@ class CellConfig(Strict):
     skipping: bool = Field(True, description="do not translate what its size alone refuses")
     device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
     precision: Precision = Field("float32", description="of the search; what counts is float32")
-    seed: int = Field(1, ge=0, lt=2**32)
+    seed: int = Field(1, ge=0, lt=2**32, description="of the search, and of groups dealt at random")
 
     @property
     def given(self) -> bool:
@@ -157,40 +159,40 @@ class Evaluation(Strict):
     round: int = Field(0, description="of the schedule: 0 is the dense model, k the one retrained k times")
     index: int = Field(description="from 0 in every round")
     stage: Stage = Field(description="exact: the search set again, in float32")
-    knobs: list[float]
+    knobs: list[float] = Field(description="one per group, 0 = untouched")
     size: float = Field(description="remaining fraction of the prunable connections")
     how: Literal["translated", "raced", "cached", "skipped"] = Field(
         description="raced: stopped before its end, as infeasible, with estimates for the whole set; "
         "cached: same mask as before; skipped: refused by its size alone"
     )
-    score: float
-    feasible: bool
+    score: float = Field(description="what the search minimises: the size if feasible, else above 1")
+    feasible: bool = Field(description="whether it keeps the tolerance on this set")
     bleu: float | None = Field(description="BLEU in percent, or what the constraint measures instead")
     drop: float | None = Field(description="dense minus pruned, in the constraint's unit")
     bound: float | None = Field(description="one-sided upper bound of the drop")
     standard_error: float | None = Field(description="of the drop")
     sentences: int = Field(description="translated and judged")
     tokens: int = Field(description="delivered: tokens of the hypotheses asked for")
-    tokens_computed: int
-    seconds: float
+    tokens_computed: int = Field(description="tokens that were translated for it")
+    seconds: float = Field(description="of the process that judged it")
 
 
 class SetResult(Strict):
     """The final candidate on one set, beside the dense model under the same decoder."""
 
-    sentences: int
-    beam: int
-    dense_bleu: float
-    bleu: float
-    drop: float
-    bound: float
+    sentences: int = Field(description="of the set, or of the part of it that was searched on")
+    beam: int = Field(description="of the decoder of both")
+    dense_bleu: float = Field(description="BLEU of the dense model, in percent")
+    bleu: float = Field(description="BLEU of the pruned model, in percent")
+    drop: float = Field(description="dense minus pruned, in BLEU points")
+    bound: float = Field(description="one-sided upper confidence bound of the drop, in BLEU points")
     interval: tuple[float, float] = Field(description="two-sided 95 % of the drop, paired bootstrap")
-    standard_error: float
-    smallest_detectable: float
-    dense_chrf: float
-    chrf: float
-    bleu_signature: str
-    chrf_signature: str
+    standard_error: float = Field(description="of the drop, in BLEU points")
+    smallest_detectable: float = Field(description="drop that the set can tell from none, in BLEU points")
+    dense_chrf: float = Field(description="chrF2 of the dense model, in percent")
+    chrf: float = Field(description="chrF2 of the pruned model, in percent")
+    bleu_signature: str = Field(description="sacrebleu's")
+    chrf_signature: str = Field(description="sacrebleu's")
 
 
 class Held(Strict):
@@ -199,11 +201,11 @@ class Held(Strict):
     Within the tolerance, unless the sparsity was given or nothing pruned.
     """
 
-    constraint: str
-    dense: float
-    value: float
-    drop: float
-    bound: float
+    constraint: str = Field(description="bleu, accuracy or likelihood")
+    dense: float = Field(description="of the dense model")
+    value: float = Field(description="of the pruned model")
+    drop: float = Field(description="dense minus pruned")
+    bound: float = Field(description="one-sided upper confidence bound of the drop")
 
 
 class RetrainingResult(Strict):
@@ -234,11 +236,11 @@ class GroupResult(Strict):
 class Environment(Strict):
     """Versions and hardware that a number depends on, without the machine's name or paths."""
 
-    python: str
-    system: str
-    processor: str
+    python: str = Field(description="its version")
+    system: str = Field(description="the operating system")
+    processor: str = Field(description="its model")
     units: list[str] = Field(description="vector and matrix units of the processor")
-    cores: int
+    cores: int = Field(description="that the process might use")
     accelerator: str | None = Field(description="the GPU that was used")
     threads: int | None = Field(description="of one process; null where nothing was computed")
     kernels: str | None = Field(description="native or torch: what decodes besides matrix products")
@@ -250,19 +252,19 @@ class Result(Strict):
     """What a cell found; ``result.json``, written last."""
 
     schema_version: Literal[3] = 3
-    family: str
-    knobs: list[float]
-    groups: list[GroupResult]
+    family: str = Field(description="of the model, in fairseq: lstm or transformer")
+    knobs: list[float] = Field(description="of the final candidate, one per group")
+    groups: list[GroupResult] = Field(description="connections, pruned ones and threshold of each group")
     prunable: int = Field(description="connections that could be pruned")
     parameters: int = Field(description="all parameters, tied ones once, padding rows apart")
-    pruned: int
+    pruned: int = Field(description="connections that are gone")
     remaining: float = Field(description="fraction of the prunable connections")
     remaining_of_all: float = Field(description="fraction of all parameters")
     backed_off: int = Field(description="candidates that failed on confirm before this one held")
-    evaluations: int
-    skipped: int
-    raced: int
-    cached: int
+    evaluations: int = Field(description="candidates that the search asked for: what the budget counts")
+    skipped: int = Field(description="candidates refused by their size alone")
+    raced: int = Field(description="candidates that were not translated to their end")
+    cached: int = Field(description="candidates with the mask of an earlier one")
     tokens: int = Field(description="delivered on the search set: what the budget counts")
     confirm_tokens: int = Field(description="delivered on confirm, and by judging in float32 again")
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
@@ -286,9 +288,9 @@ class Failure(Strict):
     reason: Literal["error", "killed", "time", "memory"] = Field(
         description="killed: its process died again and again; time, memory: beyond the limit of a cell"
     )
-    message: str
-    traceback: str
-    seconds: float
+    message: str = Field(description="of the error")
+    traceback: str = Field(description="of the error, empty where a process was ended")
+    seconds: float = Field(description="until it failed")
     environment: Environment
 
 

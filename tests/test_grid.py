@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from conftest import MODELS
 
-from experiments.collect import EVALUATIONS, RUNS, collect
+from experiments.collect import collect
 from experiments.cost import TRAINING_RATE, estimate
 from experiments.executors import Options, executors, run_debug, run_local
 from experiments.grid import Grid, cell_folders
 from experiments.inputs import Inputs
 from experiments.plan import Cells, Plan, PlannedCell, cells_of
+from experiments.schema import EVALUATIONS, RUNS, columns
 from experiments.verify import verify
 from grouping.errors import StudyError
 from harness import cli
@@ -135,6 +136,7 @@ def test_a_failed_cell_is_recorded_and_does_not_stop_the_others(planned, tmp_pat
     runs = collect(grid).runs.set_index("cell")
     assert list(runs["status"].value_counts()[["done", "failed"]]) == [2, 2]
     assert runs.loc[cells[1].name, "failure.message"] == failure.message
+    assert {c for c in runs if c.startswith("failure.")} <= set(columns()[RUNS])
     assert runs.loc[cells[1].name, "config.search_sentences"] == 99
     written = (grid.cell_folder(cells[1]) / "failure.json").stat().st_mtime_ns
     with pytest.raises(StudyError, match="2 of 4 cells failed"):
@@ -238,10 +240,12 @@ def test_collected_tables_hold_what_the_records_say(done, capsys):
         assert row["config.grouping"] == cell.config.grouping
         lines = (grid.cell_folder(cell) / "evaluations.jsonl").read_text().splitlines()
         mine = evaluations[evaluations["cell"] == cell.name]
-        assert [json.loads(knobs) for knobs in mine["knobs"]] == [json.loads(x)["knobs"] for x in lines]
+        assert [knobs.tolist() for knobs in mine["knobs"]] == [json.loads(x)["knobs"] for x in lines]
     schema = json.loads((grid.folder / "schema.json").read_text())
     for name in ("config.json", "result.json"):
         jsonschema.validate(json.loads((grid.cell_folder(cells[0]) / name).read_text()), schema[name])
+    assert set(runs) == {c for c in schema["tables"][RUNS] if not c.startswith("failure.")}
+    assert list(evaluations) == list(schema["tables"][EVALUATIONS])
 
 
 def test_foreign_and_half_written_folders_are_left_out_and_said(done, capsys):
