@@ -3,16 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from experiments.grid import Grid
-from experiments.inputs import Inputs
-from experiments.plan import Cells, PlannedCell, cells_of, read_plan
-from harness.records import DENSE
+if TYPE_CHECKING:  # what they need is not there where results are only read
+    from experiments.grid import Grid
+    from experiments.plan import Cells, PlannedCell
 
 RUNS = Path("runs")
 #: searches that are always there: rules, and others
 RULES = {"class-blind", "class-uniform", "class-distribution", "lamp"}
-KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", DENSE, *RULES}
+KNOWN = {"NCS", "CMA", "OnePlusOne", "DE", "dense", *RULES}
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,12 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="the grid's folder, such as runs/smoke")
 
 
-def planned(args: argparse.Namespace) -> tuple[Grid, Cells]:
+def planned(args: argparse.Namespace) -> tuple["Grid", "Cells"]:
     """The grid's folder and all cells of its plan, checked."""
+    from experiments.grid import Grid
+    from experiments.inputs import Inputs
+    from experiments.plan import cells_of, read_plan
+
     plan = read_plan(args.plan)
     name = Path(args.plan).stem if args.plan.endswith(".toml") else args.plan.replace(":", ".")
     folder = args.out or RUNS / name
@@ -46,7 +50,7 @@ def planned(args: argparse.Namespace) -> tuple[Grid, Cells]:
     return Grid(folder), cells
 
 
-def check_names(cells: Sequence[PlannedCell]) -> None:
+def check_names(cells: Sequence["PlannedCell"]) -> None:
     """Raise StudyError for a search or an operator that does not exist, before anything runs."""
     configs = [cell.config for cell in cells]
     kinds = {(one.search, one.operator, one.sparsity is None): one for one in configs}
