@@ -7,7 +7,7 @@ in them are in percent (0 to 100), sizes are fractions of the prunable connectio
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,12 +132,12 @@ def setting_columns(runs: pd.DataFrame) -> list[str]:
     return [name for name in runs.columns if name.startswith("config.") and name not in own]
 
 
-def translation(run: pd.Series, model: str = "pruned") -> str:
+def translation(run: pd.Series | Mapping[str, Any], model: str = "pruned") -> str:
     """Which of ``Results.statistics`` is a cell's: of its "pruned" or of the "dense" model."""
     return json.loads(run["files"]).get(f"test.{model}.txt", "")
 
 
-def groups(run: pd.Series) -> pd.DataFrame:
+def groups(run: pd.Series | Mapping[str, Any]) -> pd.DataFrame:
     """The groups of a finished cell: ``group``, ``connections``, ``pruned``, ``threshold``, ``sparsity``.
 
     The threshold is the largest pruned magnitude; sparsity is the fraction of the group that is gone.

@@ -69,19 +69,29 @@ class PairedBootstrap:
         return name in self._statistics
 
     def difference(self, baseline: str, system: str) -> BleuDifference:
-        """From a baseline to a system, by their names. Raises KeyError for one that is not known.
+        """From a baseline to a system, by their names; as ``mean_difference``."""
+        return self.mean_difference([baseline], [system])
 
-        Raises ValueError where they translate different numbers of sentences.
+    def mean_difference(self, baselines: Sequence[str], systems: Sequence[str]) -> BleuDifference:
+        """The mean over pairs of a baseline and a system, all on the same resamples of the sentences.
+
+        Raises KeyError for a name that is not known, ValueError where numbers of sentences differ or
+        there is not a system for each baseline.
         """
-        sizes = len(self._statistics[baseline]), len(self._statistics[system])
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"{baseline} and {system} have {sizes[0]} and {sizes[1]} sentences")
-        (before, befores), (after, afters) = self._scores(baseline), self._scores(system)
+        sizes = {len(self._statistics[name]) for name in (*baselines, *systems)}
+        if len(sizes) != 1 or len(baselines) != len(systems):
+            raise ValueError(f"{len(baselines)} baselines, {len(systems)} systems of {sizes} sentences")
+        before, befores = self._mean(baselines)
+        after, afters = self._mean(systems)
         differences = befores - afters
         spread = np.abs(differences) - np.abs(differences).mean()
         p = (np.sum(spread > abs(before - after)) + 1) / (RESAMPLES + 1)
         low, high = np.quantile(differences, [0.025, 0.975])
         return BleuDifference(before, after, before - after, float(low), float(high), float(p))
+
+    def _mean(self, names: Sequence[str]) -> tuple[float, NDArray[np.float64]]:
+        scores, resampled = zip(*map(self._scores, names), strict=True)
+        return float(np.mean(scores)), np.mean(resampled, axis=0)
 
     def _scored(self, name: str) -> tuple[float, NDArray[np.float64]]:
         """BLEU of a translation, and of its resamples."""

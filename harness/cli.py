@@ -2,8 +2,7 @@
 
 A verb is a module named by an entry point of the group ``olmp.verbs``; it has ``SUMMARY``,
 ``add_arguments(parser)`` and ``run(args)``, and imports what is heavy only in ``run``. One that goes on
-where it was interrupted says so with ``RESUMES = True``; errors of its room that are for the user to read,
-as StudyError is, it names in ``ERRORS``.
+where it was interrupted says so with ``RESUMES = True``.
 """
 
 import argparse
@@ -31,32 +30,27 @@ def parser() -> argparse.ArgumentParser:
         verb = entry.load()
         sub = commands.add_parser(entry.name, help=verb.SUMMARY, description=verb.SUMMARY)
         verb.add_arguments(sub)
-        sub.set_defaults(
-            run_verb=verb.run, resumes=getattr(verb, "RESUMES", False), errors=getattr(verb, "ERRORS", ())
-        )
+        sub.set_defaults(run_verb=verb.run, resumes=getattr(verb, "RESUMES", False))
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. Returns the exit code: 0, or 2 with one line on standard error."""
     args = parser().parse_args(arguments)
-    return guarded(lambda: args.run_verb(args), args.resumes, args.errors)
+    return guarded(lambda: args.run_verb(args), args.resumes)
 
 
-def guarded(
-    run: Callable[[], object], resumes: bool = True, errors: tuple[type[Exception], ...] = ()
-) -> int:
+def guarded(run: Callable[[], object], resumes: bool = True) -> int:
     """Run something whose errors and interruption are for the user to read. Returns the exit code.
 
-    ``resumes`` says whether the same command goes on where Ctrl-C stopped it; ``errors`` are for the user
-    beside StudyError.
+    ``resumes`` says whether the same command goes on where Ctrl-C stopped it.
     """
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # what fairseq and nevergrad have to tell is not for the user
     try:
         _run_installed(run)
         sys.stdout.flush()
-    except (StudyError, *errors) as error:
+    except StudyError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""Tables of the paper: each a function from results to a pandas Styler, or NotCollected with what is missing."""

@@ -1,0 +1,87 @@
+"""A table as Markdown, as HTML, and as LaTeX (booktabs; numbers aligned by siunitx)."""
+
+import copy
+
+from pandas.io.formats.style import Styler
+
+from analysis.tables.style import numbers, written
+
+#: between cells; no text holds it
+SEPARATOR = "\x1f"
+#: what the LaTeX of a table needs
+PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
+\usepackage[utf8]{inputenc}
+\usepackage[T1]{fontenc}
+\usepackage[margin=1.5cm]{geometry}
+\usepackage{booktabs,etoolbox,graphicx,longtable,siunitx}
+\robustify\bfseries
+\sisetup{detect-all,group-separator={,},group-minimum-digits=4}
+"""
+#: rows that fit on a page; a longer table is broken
+PAGE = 40
+#: as wide as it is, but no wider than the page
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
+
+def markdown(styler: Styler) -> str:
+    """In GitHub's Markdown, the caption above."""
+    text = written(styler).to_string(delimiter=SEPARATOR)
+    head, *body = [line.split(SEPARATOR) for line in text.splitlines()]
+    # pandas has neither Markdown nor a public way to the styles of cells
+    for (row, column), properties in styler._compute().ctx.items():
+        if ("font-weight", "bold") in properties and body[row][column]:
+            body[row][column] = f"**{body[row][column]}**"
+    aligned = set(numbers(styler))
+    rule = ["---:" if name in aligned else "---" for name in styler.data]
+    lines = [" | ".join(cell.replace("|", r"\|") for cell in line) for line in (head, rule, *body)]
+    return f"{styler.caption}\n\n" + "".join(f"| {line} |\n" for line in lines)
+
+
+def html(styler: Styler, name: str) -> str:
+    """A table element and its style, with all text escaped; ``name`` is part of its identifiers."""
+    return written(styler, "html").set_uuid(name).to_html(table_attributes='class="olmp"')
+
+
+def latex(styler: Styler, name: str) -> str:
+    """A float, or a longtable where it does not fit on a page; its label is ``tab:<name>``."""
+    # siunitx groups digits itself, and takes a comma for the decimal marker
+    copied = written(copy.deepcopy(styler), "latex", thousands="")
+    caption, label = _escaped(str(styler.caption)), f"tab:{name}"
+    options = {"hrules": True, "siunitx": True, "convert_css": True}
+    if len(styler.data) > PAGE:
+        body = copied.set_caption(caption).to_latex(environment="longtable", label=label, **options)
+        return f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{body}}}\n"
+    copied.caption = None
+    return (
+        f"\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
+        f"{FIT}\n{copied.to_latex(**options)}}}\n\\end{{table}}\n"
+    )
+
+
+def document(tables: list[str]) -> str:
+    """A LaTeX document that shows the tables of these names, each in a file of its own beside it."""
+    body = "".join(f"\\input{{{name}}}\n\\clearpage\n" for name in tables)
+    return f"{PREAMBLE}\\begin{{document}}\n{body}\\end{{document}}\n"
+
+
+def page(title: str, parts: list[str]) -> str:
+    """An HTML page of tables, without anything from elsewhere."""
+    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n{CSS}'
+    return head + "\n".join(parts) + "\n</html>\n"
+
+
+CSS = """<style>
+body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color-scheme: light dark }
+table { border-collapse: collapse; margin: 2em 0; font-variant-numeric: tabular-nums }
+caption { text-align: left; max-width: 60em; padding: .5em 0 }
+th { text-align: left; border-bottom: 1px solid }
+td, th { padding: .15em .6em }
+</style>
+"""
+
+
+def _escaped(text: str) -> str:
+    """Text for LaTeX, as Styler escapes that of cells."""
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return text

@@ -1,0 +1,65 @@
+"""How tables are written: one format for each kind of column, whatever the table.
+
+The last word of a column's name says its kind, so that ``remaining %`` and ``connections pruned %`` look alike.
+Columns of text, such as intervals, have no format.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+FORMATS = {
+    **dict.fromkeys(["%"], "{:.1f}"),
+    **dict.fromkeys(["points"], "{:+.1f}"),
+    **dict.fromkeys(["drop", "BLEU", "hours", "effect", "rank", "wins"], "{:.2f}"),
+    **dict.fromkeys(["p", "threshold"], "{:.4f}"),
+    **dict.fromkeys(["back-offs"], "{:.1f}"),
+    **dict.fromkeys(["tolerance", "epochs"], "{:g}"),
+    **dict.fromkeys(["seed", "seeds", "cells", "failed", "pairs", "models"], "{:.0f}"),
+    **dict.fromkeys(
+        ["evaluations", "skipped", "tokens", "connections", "parameters", "sentences"], "{:,.0f}"
+    ),
+}
+
+
+def table(rows: pd.DataFrame, caption: str, bold: Iterable[tuple[int, str]] = ()) -> Styler:
+    """A table with its caption; ``bold`` are the places (row, column) that stand out.
+
+    Columns in which no row says anything are left out.
+    """
+    kept = [name for name in rows if not rows[name].isin(["", None]).all()]
+    styler = rows[kept].reset_index(drop=True).style.hide(axis="index").set_caption(caption)
+    styler.set_properties(subset=numbers(styler), **{"text-align": "right"})
+    for row, column in bold:
+        styler.set_properties(subset=pd.IndexSlice[[row], [column]], **{"font-weight": "bold"})
+    return styler
+
+
+def interval(low: float, high: float, digits: int = 2, scale: float = 1) -> str:
+    """Both ends of an interval; empty where there is none."""
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+
+
+def spread(values: pd.Series, digits: int = 1, scale: float = 1) -> str:
+    """The smallest and the largest of several values; empty for one alone."""
+    return interval(values.min(), values.max(), digits, scale) if len(values) > 1 else ""
+
+
+def numbers(styler: Styler) -> list[str]:
+    """The columns of a table that are numbers, not text."""
+    return [name for name in styler.data if pd.api.types.is_numeric_dtype(styler.data[name])]
+
+
+def written(styler: Styler, escape: str | None = None, thousands: str = ",") -> Styler:
+    """The same table with all numbers in their formats, and text escaped for "html" or "latex"."""
+    formats = {name: _number(FORMATS[name.split()[-1]].replace(",", thousands)) for name in numbers(styler)}
+    return styler.format(formats, escape=escape).format_index(axis="columns", escape=escape)
+
+
+def _number(pattern: str) -> Callable[[Any], str]:
+    return lambda value: pattern.format(value) if not pd.isna(value) and math.isfinite(value) else ""
