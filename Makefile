@@ -11,6 +11,7 @@ SEED ?= 1
 PLAN ?= smoke
 EXECUTOR ?= local
 PIP_ARGS ?=
+RESULTS ?= results
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -82,6 +83,10 @@ clean-failed: $(READY) ## forget the failures of a grid, so that its cells are r
 .PHONY: table
 table: grid collect ## run what is not done of a plan, collect it and print the table [PLAN=smoke]
 	$(PY) -m analysis.comparison $(RUNS)
+
+.PHONY: figures
+figures: $(READY) ## draw the figures of collected results [RESULTS="results" FORMAT="svg pdf png html" OUT=figures]
+	$(OLMP) figures $(RESULTS) --out $(or $(OUT),figures) --format $(or $(FORMAT),svg pdf)
 
 .PHONY: agreement
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)

@@ -1,0 +1,1 @@
+"""The verbs of the analysis: each module has SUMMARY, add_arguments(parser) and run(args)."""

@@ -1,0 +1,129 @@
+"""Figures whose points are cells: BLEU against sparsity within a tolerance, and at given sparsities."""
+
+import altair as alt
+import pandas as pd
+
+from analysis.figures import style
+from analysis.figures.figure import LeftOut
+from analysis.frame import Results, finished
+from analysis.settings import ordered, searched, way
+
+TITLES = {"sparsity": "% of the connections pruned", "drop": "drop of test BLEU (points)"}
+
+
+def staircase(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The rows that no other row of the same ``by`` beats in both: more ``sparsity``, less ``drop``.
+
+    In the order of sparsity; drawn as steps, they say the least drop of all that are at least as sparse.
+    """
+    rows = table.sort_values(["sparsity", "drop"], ascending=[False, True])
+    least = rows.groupby(by, sort=False)["drop"].cummin()
+    before = least.groupby([rows[name] for name in by], sort=False).shift()
+    return rows[(rows["drop"] < before) | before.isna()].iloc[::-1]
+
+
+def cells_data(results: Results) -> pd.DataFrame:
+    """A row per finished cell whose constraint is BLEU: percent pruned, drop of test BLEU, its interval."""
+    rows = searched(results.runs)
+    rows = rows[rows["config.constraint"] == "bleu"]
+    if rows.empty:
+        raise LeftOut("no cell that holds BLEU is finished")
+    return pd.DataFrame(
+        {
+            "cell": rows["cell"],
+            "model": rows["model"],
+            "way": way(rows),
+            "search": rows["config.search"],
+            "seed": rows["config.seed"].astype(int),
+            "tolerance": rows["config.tolerance"],
+            "sparsity": 100 * rows["sparsity"],
+            "drop": rows["sets.test.drop"],
+            "low": rows["sets.test.low"],
+            "high": rows["sets.test.high"],
+            "BLEU": rows["sets.test.bleu"],
+        }
+    )
+
+
+def cells(results: Results) -> alt.TopLevelMixin:
+    """Drop of test BLEU against sparsity, a point per cell, with the staircase of each grouping."""
+    data = cells_data(results)
+    order = ordered(data["way"])
+    steps = staircase(data, ["model", "way"]).assign(kind="staircase")
+    x = alt.X("sparsity:Q", title=TITLES["sparsity"], scale=alt.Scale(zero=False, padding=6))
+    base = alt.Chart().encode(x, style.colour("way", order, "grouping or rule"))
+    y = alt.Y("drop:Q", title=TITLES["drop"], scale=alt.Scale(zero=False, padding=6))
+    zero = alt.Chart().mark_rule(strokeWidth=0.5, strokeDash=[1, 0]).encode(y=alt.datum(0))
+    points = base.transform_filter("datum.kind != 'staircase'").mark_point(size=34, strokeWidth=1.4)
+    lines = base.transform_filter("datum.kind == 'staircase'").mark_line(
+        interpolate="step-before", strokeWidth=1.2
+    )
+    layers = alt.layer(
+        zero,
+        lines.encode(y),
+        points.encode(
+            y,
+            style.shape("way", order, "grouping or rule"),
+            tooltip=[
+                "cell",
+                "way",
+                "search",
+                "seed",
+                "tolerance",
+                *rounded("sparsity", "drop", "low", "high", "BLEU"),
+            ],
+        ),
+        data=pd.concat([data, steps]),
+    ).properties(width=style.PANEL, height=style.PANEL)
+    return layers.facet(alt.Facet("model:N", title=None), columns=3)
+
+
+def pruned_to(results: Results) -> pd.DataFrame:
+    """A row per cell that was pruned to a given sparsity: the rule, whether it was retrained, test BLEU."""
+    rows = finished(results.runs)
+    if "config.sparsity" in rows:
+        rows = rows[rows["config.sparsity"].notna() & rows["config.schedule"].isin(["one-shot", "retrain"])]
+    if "config.sparsity" not in rows or rows["config.sparsity"].nunique() < 2:
+        raise LeftOut("no cells are pruned to two or more given sparsities (plan see2016)")
+    return pd.DataFrame(
+        {
+            "cell": rows["cell"],
+            "model": rows["model"],
+            "rule": rows["config.search"],
+            "classes": rows["config.grouping"],
+            "retraining": (rows["config.schedule"] == "retrain").map(
+                {True: "retrained", False: "pruned only"}
+            ),
+            "seed": rows["config.seed"].astype(int),
+            "sparsity": 100 * rows["sparsity"],
+            "BLEU": rows["sets.test.bleu"],
+            "dense BLEU": rows["sets.test.dense_bleu"],
+        }
+    )
+
+
+def see2016(results: Results) -> alt.TopLevelMixin:
+    """Test BLEU against sparsity of See et al.'s three rules, with and without retraining."""
+    data = pruned_to(results)
+    rules = sorted(data["rule"].unique())
+    x = alt.X("sparsity:Q", title=TITLES["sparsity"], scale=alt.Scale(zero=False, padding=6))
+    y = alt.Y("BLEU:Q", title="test BLEU", scale=alt.Scale(domainMin=0, padding=8))
+    base = alt.Chart().encode(x, y, style.colour("rule", rules))
+    dashes = alt.Scale(domain=["retrained", "pruned only"], range=[[1, 0], [3, 2]])
+    legend = alt.Legend(title="after pruning", **style.LINES)
+    lines = base.mark_line(strokeWidth=1.3).encode(
+        y=alt.Y("mean(BLEU):Q", title="test BLEU"),
+        strokeDash=alt.StrokeDash("retraining:N", scale=dashes, legend=legend),
+    )
+    points = base.mark_point(size=34, strokeWidth=1.3).encode(
+        style.shape("rule", rules),
+        tooltip=["cell", "rule", "classes", "retraining", "seed", *rounded("sparsity", "BLEU", "dense BLEU")],
+    )
+    dense = alt.Chart().mark_rule(strokeWidth=0.8, strokeDash=[1, 2]).encode(y="mean(dense BLEU):Q")
+    layers = alt.layer(dense, lines, points, data=data).properties(width=style.PANEL, height=style.PANEL)
+    return layers.facet(alt.Facet("model:N", title=None), columns=3)
+
+
+def rounded(*fields: str) -> list[alt.Tooltip]:
+    """Tooltips of numbers with two decimals."""
+    return [alt.Tooltip(f"{field}:Q", format=".2f") for field in fields]
