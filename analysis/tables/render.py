@@ -1,17 +1,18 @@
 """A table as Markdown, as HTML, and as LaTeX (booktabs; numbers aligned by siunitx)."""
 
 import copy
+from html import escape
+from typing import Any
 
 from pandas.io.formats.style import Styler
 
-from analysis.tables.style import numbers, written
+from analysis.tables.style import caption_of, data_of, numbers, written
 
 #: between cells; no text holds it
 SEPARATOR = "\x1f"
 #: what the LaTeX of a table needs
 PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}
-\usepackage[T1]{fontenc}
 \usepackage[margin=1.5cm]{geometry}
 \usepackage{booktabs,etoolbox,graphicx,longtable,siunitx}
 \robustify\bfseries
@@ -25,32 +26,41 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 def markdown(styler: Styler) -> str:
     """In GitHub's Markdown, the caption above."""
-    text = written(styler).to_string(delimiter=SEPARATOR)
-    head, *body = [line.split(SEPARATOR) for line in text.splitlines()]
+    inner: Any = written(styler)
+    head, *body = [line.split(SEPARATOR) for line in inner.to_string(delimiter=SEPARATOR).splitlines()]
     # pandas has neither Markdown nor a public way to the styles of cells
-    for (row, column), properties in styler._compute().ctx.items():
+    for (row, column), properties in inner._compute().ctx.items():
         if ("font-weight", "bold") in properties and body[row][column]:
             body[row][column] = f"**{body[row][column]}**"
     aligned = set(numbers(styler))
-    rule = ["---:" if name in aligned else "---" for name in styler.data]
+    rule = ["---:" if name in aligned else "---" for name in data_of(styler)]
     lines = [" | ".join(cell.replace("|", r"\|") for cell in line) for line in (head, rule, *body)]
-    return f"{styler.caption}\n\n" + "".join(f"| {line} |\n" for line in lines)
+    return f"{caption_of(styler)}\n\n" + "".join(f"| {line} |\n" for line in lines)
 
 
 def html(styler: Styler, name: str) -> str:
     """A table element and its style, with all text escaped; ``name`` is part of its identifiers."""
-    return written(styler, "html").set_uuid(name).to_html(table_attributes='class="olmp"')
+    aligned = set(numbers(styler))
+    right = [place for place, column in enumerate(data_of(styler)) if column in aligned]
+    copied = written(copy.deepcopy(styler), "html").set_uuid(name).set_caption(escape(caption_of(styler)))
+    copied.set_table_styles([{"selector": f"td.col{n}", "props": "text-align: right"} for n in right])
+    return copied.to_html(table_attributes='class="olmp"')
+
+
+def paragraph(text: str) -> str:
+    """A line of text for an HTML page."""
+    return f"<p>{escape(text)}</p>"
 
 
 def latex(styler: Styler, name: str) -> str:
     """A float, or a longtable where it does not fit on a page; its label is ``tab:<name>``."""
     # siunitx groups digits itself, and takes a comma for the decimal marker
-    copied = written(copy.deepcopy(styler), "latex", thousands="")
-    caption, label = _escaped(str(styler.caption)), f"tab:{name}"
-    options = {"hrules": True, "siunitx": True, "convert_css": True}
-    if len(styler.data) > PAGE:
+    copied: Any = written(copy.deepcopy(styler), "latex", thousands="")
+    caption, label = _escaped(caption_of(styler)), f"tab:{name}"
+    options: dict[str, Any] = {"hrules": True, "siunitx": True, "convert_css": True}
+    if len(data_of(styler)) > PAGE:
         body = copied.set_caption(caption).to_latex(environment="longtable", label=label, **options)
-        return f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{body}}}\n"
+        return f"{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{body}}}\n"
     copied.caption = None
     return (
         f"\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
@@ -66,8 +76,8 @@ def document(tables: list[str]) -> str:
 
 def page(title: str, parts: list[str]) -> str:
     """An HTML page of tables, without anything from elsewhere."""
-    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n{CSS}'
-    return head + "\n".join(parts) + "\n</html>\n"
+    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+    return head + CSS + "\n".join(parts) + "\n</html>\n"
 
 
 CSS = """<style>

@@ -1,7 +1,7 @@
 """How tables are written: one format for each kind of column, whatever the table.
 
-The last word of a column's name says its kind, so that ``remaining %`` and ``connections pruned %`` look alike.
-Columns of text, such as intervals, have no format.
+The last word of a column's name says its kind, so that ``remaining %`` and ``share %`` look alike. Columns of
+text, such as intervals, have no format.
 """
 
 import math
@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+#: "z": no negative zeros
 FORMATS = {
-    **dict.fromkeys(["%"], "{:.1f}"),
-    **dict.fromkeys(["points"], "{:+.1f}"),
-    **dict.fromkeys(["drop", "BLEU", "hours", "effect", "rank", "wins"], "{:.2f}"),
+    **dict.fromkeys(["%"], "{:z.1f}"),
+    **dict.fromkeys(["points"], "{:+z.1f}"),
+    **dict.fromkeys(["drop", "BLEU", "hours", "effect", "rank", "wins"], "{:z.2f}"),
     **dict.fromkeys(["p", "threshold"], "{:.4f}"),
-    **dict.fromkeys(["back-offs"], "{:.1f}"),
+    **dict.fromkeys(["back-offs"], "{:z.1f}"),
     **dict.fromkeys(["tolerance", "epochs"], "{:g}"),
     **dict.fromkeys(["seed", "seeds", "cells", "failed", "pairs", "models"], "{:.0f}"),
     **dict.fromkeys(
@@ -31,8 +32,7 @@ def table(rows: pd.DataFrame, caption: str, bold: Iterable[tuple[int, str]] = ()
     Columns in which no row says anything are left out.
     """
     kept = [name for name in rows if not rows[name].isin(["", None]).all()]
-    styler = rows[kept].reset_index(drop=True).style.hide(axis="index").set_caption(caption)
-    styler.set_properties(subset=numbers(styler), **{"text-align": "right"})
+    styler = rows[kept].reset_index(drop=True).style.hide(axis="index").set_caption(" ".join(caption.split()))
     for row, column in bold:
         styler.set_properties(subset=pd.IndexSlice[[row], [column]], **{"font-weight": "bold"})
     return styler
@@ -42,7 +42,7 @@ def interval(low: float, high: float, digits: int = 2, scale: float = 1) -> str:
     """Both ends of an interval; empty where there is none."""
     if pd.isna(low) or pd.isna(high):
         return ""
-    return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    return f"[{scale * low:z.{digits}f}, {scale * high:z.{digits}f}]"
 
 
 def spread(values: pd.Series, digits: int = 1, scale: float = 1) -> str:
@@ -50,14 +50,27 @@ def spread(values: pd.Series, digits: int = 1, scale: float = 1) -> str:
     return interval(values.min(), values.max(), digits, scale) if len(values) > 1 else ""
 
 
+def data_of(styler: Any) -> pd.DataFrame:
+    """The values of a table."""
+    return styler.data
+
+
+def caption_of(styler: Any) -> str:
+    """What stands above a table."""
+    return str(styler.caption)
+
+
 def numbers(styler: Styler) -> list[str]:
     """The columns of a table that are numbers, not text."""
-    return [name for name in styler.data if pd.api.types.is_numeric_dtype(styler.data[name])]
+    data = data_of(styler)
+    return [str(name) for name in data if pd.api.types.is_numeric_dtype(data[name])]
 
 
 def written(styler: Styler, escape: str | None = None, thousands: str = ",") -> Styler:
     """The same table with all numbers in their formats, and text escaped for "html" or "latex"."""
-    formats = {name: _number(FORMATS[name.split()[-1]].replace(",", thousands)) for name in numbers(styler)}
+    formats: Any = {
+        name: _number(FORMATS[name.split()[-1]].replace(",", thousands)) for name in numbers(styler)
+    }
     return styler.format(formats, escape=escape).format_index(axis="columns", escape=escape)
 
 

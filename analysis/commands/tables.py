@@ -1,0 +1,33 @@
+"""``olmp tables``: what results say in numbers."""
+
+import argparse
+from pathlib import Path
+
+from analysis.commands.options import add_results, explained
+
+SUMMARY = "write the tables of collected results as Markdown, HTML and LaTeX, or print them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_results(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write into this folder instead of printing"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="tables of these names (default: all)")
+
+
+@explained
+def run(args: argparse.Namespace) -> None:
+    from analysis.frame import Results, failed
+    from analysis.tables import made, save
+
+    results = Results.of(args.results)
+    tables = made(results, args.only)
+    if args.out is None:
+        print("\n".join(one.markdown() for one in tables), end="")
+    else:
+        save(tables, args.out)
+        for one in tables:
+            print(f"{one.name}: {one.missing}" if one.missing else args.out / f"{one.name}.md")
+    if count := len(failed(results.runs)):
+        print(f"\n{count} cells failed: `olmp status FOLDER` says why")

@@ -1,0 +1,70 @@
+"""With and without retraining, beside the rivals that prune while training or do not prune at all."""
+
+import json
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from analysis.frame import NotCollected, Results
+from analysis.outcomes import CLASS_BLIND, Outcome, outcomes, placed
+from analysis.tables.best import cost, drops, size
+from analysis.tables.style import table
+
+CAPTION = """With and without retraining. Remaining connections in percent of the prunable ones: median and
+range over seeds; what is left of the model in connections. Epochs: of retraining, over all rounds, mean.
+BLEU of the model on test, and its drop from the dense model in points, with the mean ends of the 95 %
+intervals of the paired bootstrap over sentences. Gradual prunes while it trains on; dense prunes nothing.
+"""
+SHOWN = ["schedule", "sparsity", "distillation"]
+BY = ["model", "tolerance", "search", "grouping", *SHOWN, "setting"]
+#: the search that leaves a model as it is
+DENSE = "dense"
+
+
+def retraining(results: Results) -> Styler:
+    """A row per model, schedule, search and grouping.
+
+    Cells that were not retrained are there as far as they differ in nothing else, and so are class-blind and
+    dense models. Raises NotCollected if no cell was retrained.
+    """
+    rows = placed(results.runs, SHOWN)
+    retrained = rows[rows["schedule"] != "one-shot"]
+    if retrained.empty:
+        raise NotCollected('no retrained cell is finished: give a plan schedule = "retrain" or "iterative"')
+    same = ["model", "tolerance", "search", "grouping"]
+    beside = pd.MultiIndex.from_frame(rows[same]).isin(pd.MultiIndex.from_frame(retrained[same]))
+    known = rows["search"].isin([CLASS_BLIND, DENSE]) & rows["model"].isin(retrained["model"])
+    small = rows["search"] == DENSE
+    found = [
+        _row(one) for one in outcomes(rows[beside | known | small | rows.index.isin(retrained.index)], BY)
+    ]
+    listed = pd.DataFrame(found).sort_values(
+        ["model", "tolerance", "setting", "schedule", "remaining %"], ignore_index=True
+    )
+    return table(listed, CAPTION)
+
+
+def _row(one: Outcome) -> dict[str, Any]:
+    place = {name: one.place[name] for name in BY}
+    sparsity, distillation = place.pop("sparsity"), place.pop("distillation")
+    left = one.cells["connections_left"].astype(float).mean()
+    spent = cost(one)
+    return {
+        **place,
+        "asked %": None if pd.isna(sparsity) else 100 * (1 - sparsity),
+        "distillation": "" if pd.isna(distillation) or not distillation else f"{distillation:g}",
+        **size(one),
+        "connections": left,
+        "epochs": one.cells["rounds"].map(_epochs).mean() if "rounds" in one.cells else None,
+        "test BLEU": one.cells["sets.test.bleu"].mean(),
+        **drops(one, ("test",)),
+        "tokens": spent["tokens"],
+        "core hours": spent["core hours"],
+    }
+
+
+def _epochs(rounds: str) -> int:
+    """Epochs of retraining in all rounds that held."""
+    trained = (one["retraining"] for one in json.loads(rounds))
+    return sum(len(one["valid_loss"]) for one in trained if one)
