@@ -41,7 +41,7 @@ class Estimate:
         return max(self.hours / jobs, self.longest)
 
 
-class _Spent(NamedTuple):
+class Spent(NamedTuple):
     """Seconds of one finished cell: per evaluation, per delivered token, and beside its evaluations.
 
     ``epoch`` are those of an epoch of retraining, None where nothing was retrained.
@@ -53,23 +53,30 @@ class _Spent(NamedTuple):
     epoch: float | None
 
 
-def estimate(grid: Grid, cells: Sequence[PlannedCell]) -> Estimate:
+#: what finished cells took, by the paths of their results, with what it depends on; None: cannot be read
+Memory = dict[Path, tuple[tuple[str, str], Spent] | None]
+
+
+def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = None) -> Estimate:
     """The time that the cells without a result take, if each goes as those of its model did.
 
-    Cells of the grids beside this one count where it has none of the model.
+    Cells of the grids beside this one count where it has none of the model. Who asks again and again
+    gives the same ``memory``, so that no result is read twice.
     """
+    memory = {} if memory is None else memory
     left = [cell for cell in cells if not (grid.cell_folder(cell) / records.RESULT).exists()]
-    spent: dict[tuple[str, str], list[_Spent]] = {_inputs(cell.config): [] for cell in left}
+    spent: dict[tuple[str, str], list[Spent]] = {_inputs(cell.config): [] for cell in left}
     for folder in (grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells"))):
         if not all(spent.values()):
-            for inputs, one in _finished(folder, {key for key, found in spent.items() if not found}):
+            missing = {key for key, found in spent.items() if not found}
+            for inputs, one in _finished(folder, missing, memory):
                 spent[inputs].append(one)
     guess = cache(_guess)
     seconds = [_seconds(cell.config, spent[_inputs(cell.config)], guess(cell.corpus)) for cell in left]
     return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
 
 
-def _seconds(config: CellConfig, spent: Sequence[_Spent], guess: _Spent) -> float:
+def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     """What a cell takes at most, if it goes as those that are done, or as guessed where there are none."""
     rates = spent or [guess]
     budgets = [(1 if config.given else config.evaluations) * mean(rate.evaluation for rate in rates)]
@@ -81,11 +88,11 @@ def _seconds(config: CellConfig, spent: Sequence[_Spent], guess: _Spent) -> floa
     return searches * min(budgets) + epochs * epoch + mean(rate.other for rate in rates)
 
 
-def _guess(folder: Path) -> _Spent:
+def _guess(folder: Path) -> Spent:
     """What cells with this corpus take, before any has been run."""
     corpus = Corpus.open(folder)
     once, epoch = _tokens(corpus, "search") / RATE, _tokens(corpus, "train") / TRAINING_RATE
-    return _Spent(once, 1 / RATE, FINAL * once, epoch)
+    return Spent(once, 1 / RATE, FINAL * once, epoch)
 
 
 def _inputs(config: CellConfig) -> tuple[str, str]:
@@ -93,21 +100,29 @@ def _inputs(config: CellConfig) -> tuple[str, str]:
     return config.checkpoint_sha256, config.corpus_sha256
 
 
-def _finished(folder: Path, wanted: set[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], _Spent]]:
+def _finished(
+    folder: Path, wanted: set[tuple[str, str]], memory: Memory
+) -> Iterator[tuple[tuple[str, str], Spent]]:
     """What the finished cells of these inputs took."""
     for path in sorted(folder.glob(f"*/*/{records.RESULT}")):
-        try:
-            inputs = _inputs(read(path.with_name(records.CONFIG), CellConfig))
-            if inputs in wanted:
-                result = read(path, Result)
-                rates = result.seconds / result.evaluations, result.seconds / max(result.tokens, 1)
-                retrained = [one.retraining for one in result.rounds if one.retraining is not None]
-                training = sum(one.seconds for one in retrained)
-                epochs = sum(len(one.valid_loss) for one in retrained)
-                other = max(0.0, result.other_seconds - training)
-                yield inputs, _Spent(*rates, other, training / epochs if epochs else None)
-        except StudyError:
-            continue  # damaged, or of another version: `olmp verify` tells
+        if path not in memory:
+            memory[path] = _spent(path)
+        if (found := memory[path]) is not None and found[0] in wanted:
+            yield found
+
+
+def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
+    try:
+        inputs = _inputs(read(path.with_name(records.CONFIG), CellConfig))
+        result = read(path, Result)
+    except StudyError:
+        return None  # damaged, or of another version: `olmp verify` tells
+    rates = result.seconds / result.evaluations, result.seconds / max(result.tokens, 1)
+    retrained = [one.retraining for one in result.rounds if one.retraining is not None]
+    training = sum(one.seconds for one in retrained)
+    epochs = sum(len(one.valid_loss) for one in retrained)
+    other = max(0.0, result.other_seconds - training)
+    return inputs, Spent(*rates, other, training / epochs if epochs else None)
 
 
 def _tokens(corpus: Corpus, split: str) -> int:

@@ -1,6 +1,7 @@
 """A table as Markdown, as HTML, and as LaTeX (booktabs; numbers aligned by siunitx)."""
 
 import copy
+import re
 from html import escape
 from typing import Any
 
@@ -16,8 +17,10 @@ PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[margin=1.5cm]{geometry}
 \usepackage{booktabs,etoolbox,graphicx,longtable,siunitx}
 \robustify\bfseries
-\sisetup{detect-all,group-separator={,},group-minimum-digits=4}
+\sisetup{detect-all,group-digits=integer,group-separator={,},group-minimum-digits=4,retain-explicit-plus}
+\setlength{\belowcaptionskip}{4pt}
 """
+NEEDED = "% needs booktabs, etoolbox, graphicx, longtable and siunitx, set up as in tables.tex\n"
 #: rows that fit on a page; a longer table is broken
 PAGE = 40
 #: as wide as it is, but no wider than the page
@@ -60,11 +63,11 @@ def latex(styler: Styler, name: str) -> str:
     options: dict[str, Any] = {"hrules": True, "siunitx": True, "convert_css": True}
     if len(data_of(styler)) > PAGE:
         body = copied.set_caption(caption).to_latex(environment="longtable", label=label, **options)
-        return f"{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{body}}}\n"
+        return f"{NEEDED}{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{_minus(body)}}}\n"
     copied.caption = None
     return (
-        f"\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
-        f"{FIT}\n{copied.to_latex(**options)}}}\n\\end{{table}}\n"
+        f"{NEEDED}\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
+        f"{FIT}\n{_minus(copied.to_latex(**options))}}}\n\\end{{table}}\n"
     )
 
 
@@ -88,6 +91,11 @@ th { text-align: left; border-bottom: 1px solid }
 td, th { padding: .15em .6em }
 </style>
 """
+
+
+def _minus(text: str) -> str:
+    """Signs of numbers in intervals, which are text to LaTeX."""
+    return re.sub(r"\[-?\d[^]]*\]", lambda found: found[0].replace("-", "$-$"), text)
 
 
 def _escaped(text: str) -> str:

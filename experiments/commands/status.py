@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-from pathlib import Path
 
 from experiments.commands.options import add_grid
 
@@ -17,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from experiments.cost import estimate
     from experiments.grid import Grid, counted
+    from experiments.watch import reason
     from grouping import StudyError
     from harness import records
 
@@ -32,16 +32,3 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.suppress(StudyError):  # without the text there is no guess, where nothing was measured
         if (found := estimate(grid, cells)).measured and found.hours:
             print(f"about {found.hours:.2f} cell-hours left")
-
-
-def reason(path: Path) -> str:
-    """Why a cell has failed, in one line."""
-    from grouping import StudyError
-    from harness.record import read
-    from harness.records import Failure
-
-    try:
-        failure = read(path, Failure)
-    except StudyError as error:
-        return str(error)
-    return f"{failure.reason}: {' '.join(failure.message.split())}"
