@@ -1,22 +1,19 @@
 """Which cells may be compared, and what they are called in figures and in the report."""
 
+from typing import Any
+
 import pandas as pd
 
-from analysis.frame import finished, setting_columns
+from analysis.frame import setting_columns
+from analysis.outcomes import RULES, column, placed
 
-#: searches that search nothing: they spread one strength over all connections
-RULES = ("class-blind", "class-uniform", "class-distribution", "lamp")
 SHUFFLED = "shuffled("
-#: of the configuration, what the name of a setting says, with the words around it
-SAID = {
-    "config.tolerance": "tolerance {:g}",
-    "config.constraint": "{}",
-    "config.tokens": "{:,.0f} tokens",
-    "config.evaluations": "{:,.0f} evaluations",
-    "config.schedule": "{}",
-    "config.operator": "{}",
-    "config.start": "start {}",
-}
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column, which are faster to go through than rows of a DataFrame."""
+    found: Any = rows.to_dict("records")
+    return found
 
 
 def is_rule(runs: pd.DataFrame) -> pd.Series:
@@ -41,26 +38,39 @@ def ordered(ways: pd.Series) -> list[str]:
 
 
 def searched(runs: pd.DataFrame) -> pd.DataFrame:
-    """Finished cells that keep the drop within a tolerance; those of a given sparsity stand apart."""
-    rows = finished(runs)
-    return rows[rows["config.sparsity"].isna()] if "config.sparsity" in rows else rows
+    """Finished cells whose size a constraint decided; those of a given sparsity stand apart.
+
+    Raises NotCollected if no cell is finished.
+    """
+    rows = placed(runs)
+    return rows[column(rows, "sparsity").isna()].reset_index(drop=True)
 
 
 def main_setting(runs: pd.DataFrame) -> pd.DataFrame:
-    """The finished cells of the setting that most cells have, so that they may be compared.
+    """The finished cells of the setting in which most groupings were tried on most models.
 
-    A setting is everything in the configuration besides grouping, search, seed and text.
+    A setting is everything in the configuration besides grouping, search, seed and text. Of several with as
+    many, it is the one with most cells. Raises NotCollected if no cell is finished.
     """
     rows = searched(runs)
     columns = [c for c in setting_columns(rows) if c not in ("config.search", "config.corpus_sha256")]
     if rows.empty or not columns:
         return rows
-    setting = rows.groupby(columns, dropna=False, sort=False).ngroup()
-    return rows[setting == setting.mode().iloc[0]]
+    number = rows.groupby(columns, dropna=False, sort=False).ngroup()
+    kinds = (rows["model"] + " " + rows["config.grouping"]).groupby(number).agg(["nunique", "size"])
+    return rows[number == kinds.sort_values(["nunique", "size"]).index[-1]].reset_index(drop=True)
 
 
 def setting_name(rows: pd.DataFrame) -> str:
     """The setting of cells that have one, in words."""
     first = rows.iloc[0]
-    said = [words.format(first[c]) for c, words in SAID.items() if c in rows and pd.notna(first[c])]
-    return ", ".join(said)
+    unit = {"bleu": "BLEU", "accuracy": "points of token accuracy", "likelihood": "nats per token"}
+    budget = [
+        f"{first[f'config.{name}']:,.0f} {name}"
+        for name in ("tokens", "evaluations")
+        if pd.notna(first.get(f"config.{name}"))
+    ]
+    return (
+        f"tolerance {first['config.tolerance']:g} {unit[first['config.constraint']]}, "
+        f"at most {' and '.join(budget)} a search, {first['config.schedule']}, {first['config.operator']}"
+    )

@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from analysis.commands.options import add_results, explained
+from analysis.commands.options import add_results
+from analysis.frame import NotCollected
 
 SUMMARY = "draw the figures of collected results"
+ERRORS = (NotCollected,)
 FORMATS = ("svg", "pdf", "png", "html")
 
 
@@ -23,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@explained
 def run(args: argparse.Namespace) -> None:
     from analysis.figures import LeftOut, drawn, save
     from analysis.frame import Results

@@ -7,7 +7,7 @@ import altair as alt
 
 from analysis.figures import candidates, cells, style, winners
 from analysis.figures.figure import Figure, LeftOut
-from analysis.frame import Results
+from analysis.frame import NotCollected, Results
 
 SETTING = "All cells share one setting besides grouping, search and seed: the one most cells have. "
 FIGURES = (
@@ -81,8 +81,8 @@ def drawn(results: Results) -> Iterator[tuple[Figure, alt.TopLevelMixin | LeftOu
     for figure in FIGURES:
         try:
             yield figure, figure.draw(results)
-        except LeftOut as reason:
-            yield figure, reason
+        except (LeftOut, NotCollected) as reason:
+            yield figure, LeftOut(str(reason))
 
 
 def save(chart: alt.TopLevelMixin, path: Path, figure: Figure) -> None:

@@ -1,7 +1,5 @@
 """Figures of what the searches tried: all candidates, the cost of each group, the best size over tokens."""
 
-import json
-
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -9,8 +7,8 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.cells import TITLES, rounded, staircase
 from analysis.figures.figure import LeftOut
-from analysis.figures.panels import of_cell, panels
-from analysis.frame import Results, groups
+from analysis.figures.panels import group_rows, panels
+from analysis.frame import Results
 from analysis.settings import is_rule, main_setting, ordered, way
 
 #: dots of candidates per model; the staircases are those of all candidates
@@ -86,16 +84,15 @@ def sensitivity_data(results: Results) -> pd.DataFrame:
     tried = tried[(tried["how"] == "translated") & (tried["stage"] == "search")]
     by_cell = dict(list(tried.groupby("cell")))
     found = []
-    for _, run in rows.iterrows():
-        table, mine = groups(run), by_cell.get(run["cell"])
+    for cell, table in group_rows(rows).groupby("cell", sort=False):
+        mine = by_cell.get(cell)
         if not 2 <= len(table) <= MOST_GROUPS or mine is None or len(mine) < PER_GROUP * len(table):
             continue
-        knobs = np.array([json.loads(one) if isinstance(one, str) else one for one in mine["knobs"]])
-        percent = 100 * knobs * (table["connections"] / table["connections"].sum()).to_numpy()
-        design = np.column_stack([np.ones(len(mine)), percent])
+        share = (table["connections"] / table["connections"].sum()).to_numpy()
+        design = np.column_stack([np.ones(len(mine)), 100 * share * np.array(mine["knobs"].tolist())])
         slopes, _, rank, _ = np.linalg.lstsq(design, mine["drop"].to_numpy(), rcond=None)
         if rank == design.shape[1]:
-            found.append(of_cell(table[["group"]], run).assign(slope=slopes[1:]))
+            found.append(table.assign(slope=slopes[1:]))
     if not found:
         raise LeftOut(f"no search translated {PER_GROUP} candidates per group, which a slope needs")
     return pd.concat(found, ignore_index=True)

@@ -5,7 +5,8 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.figure import LeftOut
-from analysis.frame import Results, finished
+from analysis.frame import Results
+from analysis.outcomes import column, placed
 from analysis.settings import ordered, searched, way
 
 TITLES = {"sparsity": "% of the connections pruned", "drop": "drop of test BLEU (points)"}
@@ -80,10 +81,10 @@ def cells(results: Results) -> alt.TopLevelMixin:
 
 def pruned_to(results: Results) -> pd.DataFrame:
     """A row per cell that was pruned to a given sparsity: the rule, whether it was retrained, test BLEU."""
-    rows = finished(results.runs)
-    if "config.sparsity" in rows:
-        rows = rows[rows["config.sparsity"].notna() & rows["config.schedule"].isin(["one-shot", "retrain"])]
-    if "config.sparsity" not in rows or rows["config.sparsity"].nunique() < 2:
+    rows = placed(results.runs)
+    given = column(rows, "sparsity").notna() & column(rows, "schedule").isin(["one-shot", "retrain"])
+    rows = rows[given]
+    if column(rows, "sparsity").nunique() < 2:
         raise LeftOut("no cells are pruned to two or more given sparsities (plan see2016)")
     return pd.DataFrame(
         {
@@ -107,7 +108,8 @@ def see2016(results: Results) -> alt.TopLevelMixin:
     data = pruned_to(results)
     rules = sorted(data["rule"].unique())
     x = alt.X("sparsity:Q", title=TITLES["sparsity"], scale=alt.Scale(zero=False, padding=6))
-    y = alt.Y("BLEU:Q", title="test BLEU", scale=alt.Scale(domainMin=0, padding=8))
+    top = 1.08 * float(data[["BLEU", "dense BLEU"]].max().max())
+    y = alt.Y("BLEU:Q", title="test BLEU", scale=alt.Scale(domain=[0, top]))
     base = alt.Chart().encode(x, y, style.colour("rule", rules))
     dashes = alt.Scale(domain=["retrained", "pruned only"], range=[[1, 0], [3, 2]])
     legend = alt.Legend(title="after pruning", **style.LINES)

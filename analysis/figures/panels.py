@@ -1,10 +1,14 @@
 """A panel for each grouping and model whose rows are groups, since every one has groups of its own."""
 
+import json
+
 import altair as alt
 import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.cells import rounded
+
+COLUMNS = ["cell", "model", "grouping", "search", "seed", "group", "connections", "sparsity", "overall"]
 
 
 def panels(data: pd.DataFrame, value: str, title: str, reference: float | str) -> alt.TopLevelMixin:
@@ -45,12 +49,21 @@ def _panel(
     return alt.layer(rule, ticks, points).properties(title=name, **size)
 
 
-def of_cell(table: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
-    """A table of a cell's groups, with the columns that say which cell it is."""
-    return table.assign(
-        cell=run["cell"],
-        model=run["model"],
-        grouping=run["config.grouping"],
-        search=run["config.search"],
-        seed=int(run["config.seed"]),
-    )
+def group_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per group of every cell: which cell it is, connections, and percent pruned, ``overall`` too."""
+    found = [
+        (
+            run["cell"],
+            run["model"],
+            run["config.grouping"],
+            run["config.search"],
+            int(run["config.seed"]),
+            group["group"],
+            group["connections"],
+            100 * group["pruned"] / group["connections"],
+            100 * run["sparsity"],
+        )
+        for run in rows.to_dict("records")
+        for group in json.loads(run["groups"])
+    ]
+    return pd.DataFrame(found, columns=COLUMNS)

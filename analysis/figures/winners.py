@@ -7,8 +7,8 @@ from analysis.figures import style
 from analysis.figures.candidates import MOST_GROUPS
 from analysis.figures.cells import rounded
 from analysis.figures.figure import LeftOut
-from analysis.figures.panels import of_cell, panels
-from analysis.frame import Results, groups, setting_columns
+from analysis.figures.panels import group_rows, panels
+from analysis.frame import Results, setting_columns
 from analysis.settings import SHUFFLED, is_rule, main_setting, searched
 
 #: groupings whose groups are what connections are for, not where they are
@@ -18,7 +18,7 @@ ROLES = ("attention-role", "gate", "stage", "embedding", "component", "see2016")
 def winners_data(results: Results) -> pd.DataFrame:
     """Groups of the smallest model that each grouping's searches found: percent of the group pruned."""
     found = _groups(results)
-    best = found.loc[found.groupby(["grouping", "model"])["remaining"].idxmin(), "cell"]
+    best = found.loc[found.groupby(["grouping", "model"])["overall"].idxmax(), "cell"]
     data = found[found["cell"].isin(best) & ~found["grouping"].str.startswith(SHUFFLED)]
     if data.empty:
         raise LeftOut("no search over two or more groups is finished")
@@ -123,13 +123,9 @@ def _numbers(base: alt.Chart, field: str, dark: str) -> alt.Chart:
 def _groups(results: Results) -> pd.DataFrame:
     """A row per group of every search over two or more groups in the main setting."""
     rows = main_setting(results.runs)
-    rows = rows[~is_rule(rows)]
-    found = []
-    for _, run in rows.iterrows():
-        table = groups(run)
-        if 2 <= len(table) <= MOST_GROUPS:
-            percent = {"sparsity": 100 * table["sparsity"], "overall": 100 * run["sparsity"]}
-            found.append(of_cell(table, run).assign(**percent, remaining=run["remaining"]))
-    if not found:
+    found = group_rows(rows[~is_rule(rows)])
+    many = found.groupby("cell")["group"].transform("size")
+    found = found[(many >= 2) & (many <= MOST_GROUPS)].reset_index(drop=True)
+    if found.empty:
         raise LeftOut(f"no search over 2 to {MOST_GROUPS} groups is finished")
-    return pd.concat(found, ignore_index=True)
+    return found

@@ -1,0 +1,136 @@
+"""What the numbers say, in sentences."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from analysis.report.answers import Answer, Entry, Versus
+from analysis.report.errors import Kind
+
+#: how a verdict answers "is it more than that?"
+VERDICTS = {
+    "smaller": "yes",
+    "larger": "no",
+    "unclear": "not shown",
+    "untested": "cannot be told",
+    "described": "not tested",
+}
+CONTROLS = (
+    ("shuffled", "More than its shuffled control"),
+    ("other shuffled", "More than a shuffled control"),
+)
+
+
+def wins(answer: Answer) -> str:
+    """How small the winner's models are, and who comes next; goes on after the winner's name."""
+    winner = answer.winner
+    after = [e for e in answer.entries if e.searches and e.search == winner.search and e != winner]
+    said = f"keeps the fewest connections: {_size(winner)}, searched by {winner.search}."
+    if after:
+        said += f" Next: {', '.join(f'{e.way} {e.mean:.1f} %' for e in after[:3])}."
+    rules = [e for e in answer.entries if not e.searches and e.mean < winner.mean]
+    if rules:
+        said += f" Smaller still, without any search: the rule {rules[0].way}, {rules[0].mean:.1f} %."
+    return said
+
+
+def noise(answer: Answer) -> str:
+    """Whether the winner's lead is more than noise and more than its control's."""
+    said = []
+    for role, question in (("next", "More than noise"), *CONTROLS):
+        if role in answer.versus:
+            said.append(f"{question}: {VERDICTS[answer.versus[role].verdict]}.")
+    if any(one.verdict == "untested" for one in answer.versus.values()):
+        said.append("One seed says nothing about noise.")
+    return " ".join(said)
+
+
+def control(answer: Answer) -> Versus | None:
+    """The comparison with groups dealt at random, the winner's own where it was run."""
+    return next((answer.versus[role] for role, _ in CONTROLS if role in answer.versus), None)
+
+
+def points(one: Versus) -> str:
+    """A difference with its interval, in points of percent."""
+    if one.pairs < 2:
+        return f"{one.points:.1f}"
+    return f"{one.points:.1f} [{one.low:.1f}, {one.high:.1f}]"
+
+
+def costs(answer: Answer) -> str:
+    """What the winner costs: BLEU on test, and the search."""
+    drops, winner = answer.drops, answer.winner
+    said = f"The dense model has {answer.example['sets.test.dense_bleu']:.2f} BLEU on test. "
+    said += f"The {len(drops)} pruned ones lose" if len(drops) > 1 else "The pruned one loses"
+    if answer.bleu:
+        lost = answer.bleu
+        said += f" {lost.drop:.2f} (95 % interval {lost.low:.2f} to {lost.high:.2f}, {p_value(lost.p)})"
+    else:
+        said += f" {np.mean(drops):.2f}"
+    said += " on average." if len(drops) > 1 else "."
+    said += f" A search translates {_million(winner.tokens)} tokens, {_time(winner.hours)} of one core"
+    rules = [e for e in answer.entries if e.way == "class-blind"]
+    return f"{said}; class-blind without search, {_million(rules[0].tokens)}." if rules else f"{said}."
+
+
+def errors(answer: Answer) -> Iterator[str]:
+    """What the winner's median model gets wrong, most telling first."""
+    about = answer.profile
+    if about is None:
+        yield "BLEU's counts per sentence were not collected with these results: collect the grid again."
+        return
+    share = 100 * about.worse / about.sentences
+    yield (
+        f"Of {about.sentences:,} test sentences {about.worse:,} ({share:.0f} %) are translated worse than "
+        f"by the dense model, {about.better:,} better, {about.same:,} as well as before."
+    )
+    if len(answer.lengths) > 1:
+        most = max(answer.lengths, key=lambda part: part.bleu.drop)
+        least = min(answer.lengths, key=lambda part: part.bleu.drop)
+        lost = most.bleu
+        yield (
+            f"It loses most on references of {_range(most.shortest, most.longest)} words: "
+            f"{lost.drop:.1f} BLEU (95 % interval {lost.low:.1f} to {lost.high:.1f}); "
+            f"least on those of {_range(least.shortest, least.longest)}: {least.bleu.drop:.1f}."
+        )
+    (one_dense, one), (four_dense, four) = about.precisions[0], about.precisions[3]
+    yield (
+        f"Single words match in {one:.1f} % (dense {one_dense:.1f} %), sequences of four in {four:.1f} % "
+        f"(dense {four_dense:.1f} %); translations are {about.ratio[1]:.3f} times as long as references "
+        f"(dense {about.ratio[0]:.3f})."
+    )
+    if answer.kinds:
+        grown = sorted(answer.kinds, key=growth, reverse=True)[:3]
+        yield f"By kind: {'; '.join(f'{k.name}: {k.pruned:,}, dense {k.dense:,}' for k in grown)}."
+
+
+def growth(kind: Kind) -> float:
+    """How much more often an error happens, in standard errors of a count: sorts kinds, tests nothing."""
+    return (kind.pruned - kind.dense) / max(1.0, kind.dense) ** 0.5
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is printed."""
+    if np.isnan(p):
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _size(entry: Entry) -> str:
+    if entry.seeds == 1:
+        return f"{entry.mean:.1f} % (one seed)"
+    return (
+        f"{entry.mean:.1f} % (mean of {entry.seeds} seeds, 95 % interval {entry.low:.1f} to {entry.high:.1f})"
+    )
+
+
+def _million(number: float) -> str:
+    return f"{number / 1e6:.1f} million"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
