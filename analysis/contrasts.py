@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import translation
-from analysis.outcomes import CLASS_BLIND, Outcome, one_shot, outcomes, placed, rule_beside
-from analysis.settings import RULES
+from analysis.outcomes import CLASS_BLIND, RULES, Outcome, one_shot, outcomes, placed, rule_beside
 from analysis.significance import Comparison, PairedBootstrap, compare, holm, ranks
 
 #: what belongs together besides the grouping

@@ -17,6 +17,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.errors import NotCollected
+
+__all__ = [
+    *("NotCollected", "Results", "failed", "finished", "groups", "read_runs", "require"),
+    *("setting_columns", "translation"),
+]
+
 RUNS, EVALUATIONS, SENTENCES, SCHEMA = (
     "runs.parquet",
     "evaluations.parquet",
@@ -38,10 +45,6 @@ DERIVED = {
 }
 #: what tells cells of one setting apart; every other field of the configuration is part of the setting
 FACTORS = ("schema_version", "checkpoint_sha256", "groups_sha256", "grouping", "seed")
-
-
-class NotCollected(Exception):
-    """There are no tables to read, or not in them what is asked for; the message says what to do."""
 
 
 @dataclass(frozen=True)

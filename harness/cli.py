@@ -2,7 +2,8 @@
 
 A verb is a module named by an entry point of the group ``olmp.verbs``; it has ``SUMMARY``,
 ``add_arguments(parser)`` and ``run(args)``, and imports what is heavy only in ``run``. One that goes on
-where it was interrupted says so with ``RESUMES = True``.
+where it was interrupted says so with ``RESUMES = True``; errors of its room that are for the user to read,
+as StudyError is, it names in ``ERRORS``.
 """
 
 import argparse
@@ -30,27 +31,31 @@ def parser() -> argparse.ArgumentParser:
         verb = entry.load()
         sub = commands.add_parser(entry.name, help=verb.SUMMARY, description=verb.SUMMARY)
         verb.add_arguments(sub)
-        sub.set_defaults(run_verb=verb.run, resumes=getattr(verb, "RESUMES", False))
+        sub.set_defaults(
+            run_verb=verb.run, resumes=getattr(verb, "RESUMES", False), errors=getattr(verb, "ERRORS", ())
+        )
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. Returns the exit code: 0, or 2 with one line on standard error."""
     args = parser().parse_args(arguments)
-    return guarded(lambda: args.run_verb(args), args.resumes)
+    return guarded(lambda: args.run_verb(args), args.resumes, args.errors)
 
 
-def guarded(run: Callable[[], object], resumes: bool = True) -> int:
+def guarded(run: Callable[[], object], resumes: bool = True, errors: tuple[type[Exception], ...] = ()) -> int:
     """Run something whose errors and interruption are for the user to read. Returns the exit code.
 
-    ``resumes`` says whether the same command goes on where Ctrl-C stopped it.
+    ``resumes`` says whether the same command goes on where Ctrl-C stopped it; ``errors`` are for the user
+    beside StudyError.
     """
+    expected: tuple[type[Exception], ...] = (StudyError, *errors)
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # what fairseq and nevergrad have to tell is not for the user
     try:
         _run_installed(run)
         sys.stdout.flush()
-    except StudyError as error:
+    except expected as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:

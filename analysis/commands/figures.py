@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from analysis.commands.options import add_results
-from analysis.frame import NotCollected
+from analysis.errors import NotCollected
 
 SUMMARY = "draw the figures of collected results"
 ERRORS = (NotCollected,)

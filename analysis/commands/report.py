@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from analysis.commands.options import add_results
-from analysis.frame import NotCollected
+from analysis.errors import NotCollected
 
 SUMMARY = "write what collected results say into one HTML page that needs no network"
 ERRORS = (NotCollected,)

@@ -3,9 +3,11 @@
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import add_results, explained
+from analysis.commands.options import add_results
+from analysis.errors import NotCollected
 
 SUMMARY = "write the tables of collected results as Markdown, HTML and LaTeX, or print them"
+ERRORS = (NotCollected,)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="tables of these names (default: all)")
 
 
-@explained
 def run(args: argparse.Namespace) -> None:
     from analysis.frame import Results, failed
     from analysis.tables import made, save

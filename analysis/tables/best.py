@@ -7,8 +7,8 @@ from pandas.io.formats.style import Styler
 
 from analysis.contrasts import paired
 from analysis.frame import SETS, Results, require
-from analysis.outcomes import PLACE, Outcome, failures, one_shot, outcomes, placed, rule_beside
-from analysis.settings import RULES, SHUFFLED
+from analysis.outcomes import PLACE, RULES, Outcome, failures, one_shot, outcomes, placed, rule_beside
+from analysis.settings import SHUFFLED
 from analysis.significance import Comparison, compare
 from analysis.tables.style import interval, spread, table
 

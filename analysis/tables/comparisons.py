@@ -8,8 +8,7 @@ from pandas.io.formats.style import Styler
 
 from analysis.contrasts import contrasts, ranked
 from analysis.frame import NotCollected, Results
-from analysis.outcomes import one_shot, placed
-from analysis.settings import RULES
+from analysis.outcomes import RULES, one_shot, placed
 from analysis.significance import PairedBootstrap, compare, holm
 from analysis.tables.style import interval, spread, table
 

@@ -4,8 +4,8 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.frame import NotCollected, Results, groups, require
-from analysis.outcomes import PLACE, Outcome, one_shot, outcomes, placed
-from analysis.settings import RULES, SHUFFLED
+from analysis.outcomes import PLACE, RULES, Outcome, one_shot, outcomes, placed
+from analysis.settings import SHUFFLED
 from analysis.tables.style import spread, table
 
 CAPTION = """Per-group sparsities of the winning thresholds: of each model and tolerance the grouping and

@@ -6,8 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.frame import SETS, NotCollected, Results, require
-from analysis.outcomes import one_shot, placed
-from analysis.settings import RULES
+from analysis.outcomes import RULES, one_shot, placed
 from analysis.significance import mean_interval
 from analysis.tables.style import interval, table
 

@@ -8,8 +8,8 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.frame import NotCollected, Results
-from analysis.outcomes import Outcome, column, outcomes, placed
-from analysis.settings import RULES, SHUFFLED
+from analysis.outcomes import RULES, Outcome, column, outcomes, placed
+from analysis.settings import SHUFFLED
 from analysis.tables.style import table
 
 CAPTION = """Published results, and those of this study: the smallest median over seeds of each model, with
