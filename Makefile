@@ -15,6 +15,9 @@ RESULTS ?= results
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# reading results takes the base alone: without an environment that has everything, a light one
+READER := $(if $(wildcard $(PY)),$(VENV),.venv-analysis)
+READ := $(READER)/bin/olmp
 DATA := data/$(CORPUS).$(PAIR)
 OLMP := $(VENV)/bin/olmp
 # where `olmp grid` puts a plan's grid, unless OUT says otherwise
@@ -32,11 +35,12 @@ help: ## list the targets and their variables
 .PHONY: setup
 setup: $(READY) ## install everything into .venv [PYTHON=python3.12 PIP_ARGS="--extra-index-url …"]
 
-$(READY): pyproject.toml requirements.lock $(wildcard harness/decoding/*.[ch])
+$(READY): EXTRAS := [study,dev]
+$(READY) .venv-analysis/.ready: pyproject.toml requirements.lock $(wildcard harness/decoding/*.[ch])
 	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 with venv and ensurepip found (Debian, Ubuntu: the package python3-venv): make setup PYTHON=/path/to/python" >&2; exit 2)
 	@"$(PYTHON)" -c '$(FITS)' || { echo "$(PYTHON) cannot be used: Python 3.11 or 3.12 with venv and ensurepip is needed" >&2; exit 2; }
-	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
-	$(PY) -m pip install $(PIP_ARGS) -c requirements.lock -e '.[study,dev]'
+	test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip install $(PIP_ARGS) -c requirements.lock -e '.$(EXTRAS)'
 	@touch $@
 
 .PHONY: data
@@ -68,8 +72,12 @@ grid: data ## run what is not done of a plan; resumes [PLAN=smoke JOBS=2 EXECUTO
 status: $(READY) ## how a grid is going, and why cells have failed [PLAN=smoke]
 	$(OLMP) status $(RUNS)
 
+.PHONY: watch
+watch: $(READY) ## watch a running grid: cells, the best so far, when it will end [PLAN=smoke]
+	$(OLMP) watch $(RUNS)
+
 .PHONY: collect
-collect: $(READY) ## gather a grid's cells into runs.parquet and evaluations.parquet [PLAN=smoke]
+collect: $(READY) ## gather a grid's cells into tables for the analysis (parquet) [PLAN=smoke]
 	$(OLMP) collect $(RUNS)
 
 .PHONY: verify
@@ -82,11 +90,15 @@ clean-failed: $(READY) ## forget the failures of a grid, so that its cells are r
 
 .PHONY: table
 table: grid collect ## run what is not done of a plan, collect it and print the table [PLAN=smoke]
-	$(PY) -m analysis.comparison $(RUNS)
+	$(OLMP) tables $(RUNS) --only cells
+
+.PHONY: tables
+tables: $(READER)/.ready ## write the tables of collected results as Markdown, HTML and LaTeX [RESULTS="results" OUT=tables]
+	$(READ) tables $(RESULTS) --out $(or $(OUT),tables)
 
 .PHONY: figures
-figures: $(READY) ## draw the figures of collected results [RESULTS="results" FORMAT="svg pdf png html" OUT=figures]
-	$(OLMP) figures $(RESULTS) --out $(or $(OUT),figures) --format $(or $(FORMAT),svg pdf)
+figures: $(READER)/.ready ## draw the figures of collected results [RESULTS="results" FORMAT="svg pdf png html" OUT=figures]
+	$(READ) figures $(RESULTS) --out $(or $(OUT),figures) --format $(or $(FORMAT),svg pdf)
 
 .PHONY: agreement
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)
@@ -100,6 +112,10 @@ bench: data ## our speed over other programs', as ratios into results/bench.json
 .PHONY: test
 test: data lint ## lint, then all tests with coverage
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov=grouping --cov=harness --cov-fail-under=90
+
+.PHONY: test-latex
+test-latex: $(READY) ## the tables compiled by the LaTeX of this machine
+	$(PY) -m pytest -m latex -rs
 
 .PHONY: test-slurm
 test-slurm: data ## the tests that need SLURM, on a cluster that they start (a minute)
@@ -132,5 +148,5 @@ lock: ## renew requirements.lock from what pyproject.toml allows today
 
 .PHONY: clean
 clean: ## remove the environment and all caches; text, checkpoints and results stay
-	rm -rf $(VENV) $(VENV).lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info
+	rm -rf $(VENV) $(VENV).lock .venv-analysis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info
 	find grouping harness experiments analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,8 +18,8 @@ from statsmodels.stats.multitest import multipletests
 
 #: sacrebleu's defaults of its paired bootstrap
 RESAMPLES, SEED = 1000, 12345
-#: with 14 pairs or fewer all flips of signs are tried, with more so many at random
-FLIPS = 2**14
+#: with 16 pairs or fewer all flips of signs are tried, with more so many at random
+FLIPS = 2**16
 
 
 class BleuDifference(NamedTuple):

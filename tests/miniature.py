@@ -70,7 +70,10 @@ def run(
         "backed_off": 0,
         "evaluations": 10,
         "tokens": 1000,
+        "skipped": 2,
+        "rounds": "[]",
         "seconds": 60.0,
+        "other_seconds": 12.0,
         "groups": json.dumps(
             [
                 {"group": name, "connections": size, "pruned": gone, "threshold": 0.125}
