@@ -44,7 +44,9 @@ def test_class_blind_is_a_constant_for_all_seeds():
 
 def test_holm_is_over_the_comparisons_of_one_model():
     rows = [RULE, *seeds("gate", 0.70, 0.72, 0.71), *seeds("layer", 0.60, 0.65, 0.61)]
-    rows += seeds("gate", 0.70, 0.72, 0.71, model="rnnsearch") + seeds("layer", 0.60, 0.65, 0.61, model="rnnsearch")
+    rows += seeds("gate", 0.70, 0.72, 0.71, model="rnnsearch") + seeds(
+        "layer", 0.60, 0.65, 0.61, model="rnnsearch"
+    )
     found = contrasts(pd.DataFrame(rows))
     assert found["model"].tolist() == ["luong"] * 3 + ["rnnsearch"]
     three = found[found["model"] == "luong"].sort_values("p")

@@ -28,7 +28,7 @@ COLUMNS = {
 def cells(results: Results) -> Styler:
     """Smallest remaining fraction first within a model. Raises NotCollected if no cell is finished."""
     rows = placed(results.runs)
-    require(rows, [*COLUMNS, "sets.test.low", "sets.test.high"], "the runs")
+    require(rows, [*COLUMNS, "sets.test.low", "sets.test.high"], "the table of runs")
     rows = rows.sort_values(["model", "remaining", "cell"], ignore_index=True)
     shown = rows[["model", "tolerance", "search", "grouping", "setting"]].assign(seed=rows["config.seed"])
     for column, name in COLUMNS.items():

@@ -18,7 +18,7 @@ median.
 def sparsities(results: Results) -> Styler:
     """A row per group of the winners. Raises NotCollected if no search is finished."""
     rows = one_shot(placed(results.runs))
-    require(rows, ["groups"], "the runs")
+    require(rows, ["groups"], "the table of runs")
     apart = rows["search"].isin(RULES) | rows["grouping"].str.startswith(SHUFFLED)
     searched = rows[~apart]
     if searched.empty:

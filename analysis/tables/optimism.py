@@ -31,7 +31,7 @@ def optimism(results: Results) -> Styler:
     Raises NotCollected if no search is finished.
     """
     rows = one_shot(placed(results.runs))
-    require(rows, list(KEYS), "the runs")
+    require(rows, list(KEYS), "the table of runs")
     rows = rows[~rows["search"].isin(RULES)]
     if rows.empty:
         raise NotCollected("no search is finished: `olmp grid study` runs some")
