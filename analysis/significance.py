@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
     pairs: int
     mean: float
-    #: ends of the 95 % interval of the mean, by Student's t; nan with fewer than two pairs
+    #: ends of the 95 % interval of the mean, by Student's t; nan with fewer than two pairs or without spread
     low: float
     high: float
     #: two-sided, of the paired t-test
@@ -119,7 +119,7 @@ def compare(first: ArrayLike, second: ArrayLike) -> Comparison:
     exact = _sign_flips(differences)
     if np.ptp(differences) == 0:  # without any spread there is no t; sign flips say what can be said
         effect = float(np.copysign(np.inf, mean)) if mean else 0.0
-        return Comparison(pairs, mean, mean, mean, exact, exact, effect)
+        return Comparison(pairs, mean, np.nan, np.nan, exact, exact, effect)
     found = stats.ttest_1samp(differences, 0)
     low, high = map(float, found.confidence_interval(0.95))
     effect = mean / float(differences.std(ddof=1))
@@ -136,12 +136,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float]:
-    """Ends of the 95 % interval of the mean, by Student's t; nan with fewer than two values."""
+    """Ends of the 95 % interval of the mean, by Student's t; nan unless two values differ."""
     found = np.asarray(values, dtype=float)
-    if len(found) < 2:
+    if len(found) < 2 or np.ptp(found) == 0:
         return np.nan, np.nan
-    if np.ptp(found) == 0:
-        return float(found[0]), float(found[0])
     low, high = stats.ttest_1samp(found, 0).confidence_interval(0.95)
     return float(low), float(high)
 

@@ -14,6 +14,8 @@ SEPARATOR = "\x1f"
 #: what the LaTeX of a table needs
 PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}
+\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage[margin=1.5cm]{geometry}
 \usepackage{booktabs,etoolbox,graphicx,longtable,siunitx}
 \robustify\bfseries

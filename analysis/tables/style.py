@@ -31,7 +31,7 @@ def table(rows: pd.DataFrame, caption: str, bold: Iterable[tuple[int, str]] = ()
 
     Columns in which no row says anything are left out.
     """
-    kept = [name for name in rows if not rows[name].isin(["", None]).all()]
+    kept = [name for name in rows if not (rows[name].isna() | (rows[name].astype(str) == "")).all()]
     styler = rows[kept].reset_index(drop=True).style.hide(axis="index").set_caption(" ".join(caption.split()))
     for row, column in bold:
         styler.set_properties(subset=pd.IndexSlice[[row], [column]], **{"font-weight": "bold"})
