@@ -51,6 +51,8 @@ OPTIONS = {
     "verify": ["--sample", "--seed", "--trust-checkpoint"],
     "clean-failed": [],
     "cancel": [],
+    "watch": ["--seconds"],
+    "tables": ["--out", "--only"],
     "corpus homeassistant": ["--pair", "--out", "--vocabulary"],
     "corpus multi30k": ["--pair", "--out", "--vocabulary", "--from"],
     "corpus text": ["--pair", "--out", "--vocabulary"],

@@ -370,7 +370,7 @@ def test_a_gpu_that_is_not_there_is_missed_clearly(toml, tmp_path, capsys, monke
     assert "there is no GPU here: run it where one is, or say device = cpu" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["status", "collect", "verify", "clean-failed"])
+@pytest.mark.parametrize("verb", ["status", "watch", "collect", "verify", "clean-failed"])
 def test_a_folder_that_is_no_grid_is_refused(verb, tmp_path, capsys):
     assert cli.main([verb, str(tmp_path / "none")]) == 2
     err = capsys.readouterr().err

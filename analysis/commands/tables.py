@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> None:
         for one in tables:
             print(f"{one.name}: {one.missing}" if one.missing else args.out / f"{one.name}.md")
     if count := len(failed(results.runs)):
-        print(f"\n{count} cells failed: `olmp status FOLDER` says why")
+        print(f"\n{count} cells failed: `olmp status` of their grid says why")
