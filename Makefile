@@ -35,12 +35,14 @@ help: ## list the targets and their variables
 .PHONY: setup
 setup: $(READY) ## install everything into .venv [PYTHON=python3.12 PIP_ARGS="--extra-index-url …"]
 
-$(READY): EXTRAS := [study,dev]
+$(READY): WHAT := -e '.[study,dev]'
+# byte code of all packages takes longer than what is read of them
+.venv-analysis/.ready: WHAT := --no-compile -e .
 $(READY) .venv-analysis/.ready: pyproject.toml requirements.lock $(wildcard harness/decoding/*.[ch])
 	@$(if $(PYTHON),,echo "no Python 3.11 or 3.12 with venv and ensurepip found (Debian, Ubuntu: the package python3-venv): make setup PYTHON=/path/to/python" >&2; exit 2)
 	@"$(PYTHON)" -c '$(FITS)' || { echo "$(PYTHON) cannot be used: Python 3.11 or 3.12 with venv and ensurepip is needed" >&2; exit 2; }
 	test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
-	$(@D)/bin/python -m pip install $(PIP_ARGS) -c requirements.lock -e '.$(EXTRAS)'
+	$(@D)/bin/python -m pip install $(PIP_ARGS) -c requirements.lock $(WHAT)
 	@touch $@
 
 .PHONY: data
