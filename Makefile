@@ -102,6 +102,10 @@ tables: $(READER)/.ready ## write the tables of collected results as Markdown, H
 figures: $(READER)/.ready ## draw the figures of collected results [RESULTS="results" FORMAT="svg pdf png html" OUT=figures]
 	$(READ) figures $(RESULTS) --out $(or $(OUT),figures) --format $(or $(FORMAT),svg pdf)
 
+.PHONY: report
+report: $(READY) ## write what collected results say into one page to explore [RESULTS="results" OUT=report.html]
+	$(OLMP) report $(RESULTS) --out $(or $(OUT),report.html)
+
 .PHONY: agreement
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)
 	for model in models/homeassistant.en-de/*.pt; do $(PY) -m experiments.agreement --checkpoint $$model || exit; done

@@ -70,7 +70,7 @@ FIGURES = (
         "see2016",
         "Pruned to a given sparsity, with and without retraining",
         "The three rules of See, Luong and Manning (2016) on their classes; the dotted line is the dense "
-        "model.",
+        "model. Published results beside ours have other models and other text.",
         cells.see2016,
     ),
 )

@@ -8,7 +8,10 @@ from analysis.figures.figure import LeftOut
 from analysis.frame import Results
 from analysis.outcomes import column, placed
 from analysis.settings import ordered, searched, way
+from analysis.tables.published import published_rows
 
+#: what the panel of published results is called
+PUBLISHED = "published, other text"
 TITLES = {"sparsity": "% of the connections pruned", "drop": "drop of test BLEU (points)"}
 
 
@@ -103,10 +106,26 @@ def pruned_to(results: Results) -> pd.DataFrame:
     )
 
 
+def published_points() -> pd.DataFrame:
+    """The published results that have a BLEU, in the columns of ``pruned_to``: other models, other text."""
+    rows = [row for row in published_rows() if "bleu" in row]
+    return pd.DataFrame(
+        {
+            "model": PUBLISHED,
+            "rule": [row["work"] for row in rows],
+            "classes": [f"{row['method']}; {row['model']}; {row['data']}" for row in rows],
+            "retraining": ["retrained" if row["retrained"] else "pruned only" for row in rows],
+            "sparsity": [row["pruned"] for row in rows],
+            "BLEU": [row["bleu"] for row in rows],
+        }
+    )
+
+
 def see2016(results: Results) -> alt.TopLevelMixin:
-    """Test BLEU against sparsity of See et al.'s three rules, with and without retraining."""
-    data = pruned_to(results)
-    rules = sorted(data["rule"].unique())
+    """Test BLEU against sparsity of See et al.'s rules with and without retraining, and of published work."""
+    ours, theirs = pruned_to(results), published_points()
+    data = pd.concat([ours, theirs])
+    rules = [*sorted(ours["rule"].unique()), *sorted(theirs["rule"].unique())]
     x = alt.X("sparsity:Q", title=TITLES["sparsity"], scale=alt.Scale(zero=False, padding=6))
     top = 1.08 * float(data[["BLEU", "dense BLEU"]].max().max())
     y = alt.Y("BLEU:Q", title="test BLEU", scale=alt.Scale(domain=[0, top]))
@@ -114,6 +133,7 @@ def see2016(results: Results) -> alt.TopLevelMixin:
     dashes = alt.Scale(domain=["retrained", "pruned only"], range=[[1, 0], [3, 2]])
     legend = alt.Legend(title="after pruning", **style.LINES)
     lines = base.mark_line(strokeWidth=1.3).encode(
+        detail="classes:N",
         y=alt.Y("mean(BLEU):Q", title="test BLEU"),
         strokeDash=alt.StrokeDash("retraining:N", scale=dashes, legend=legend),
     )
@@ -122,8 +142,10 @@ def see2016(results: Results) -> alt.TopLevelMixin:
         tooltip=["cell", "rule", "classes", "retraining", "seed", *rounded("sparsity", "BLEU", "dense BLEU")],
     )
     dense = alt.Chart().mark_rule(strokeWidth=0.8, strokeDash=[1, 2]).encode(y="mean(dense BLEU):Q")
+    dense = dense.transform_filter("isValid(datum['dense BLEU'])")
     layers = alt.layer(dense, lines, points, data=data).properties(width=style.PANEL, height=style.PANEL)
-    return layers.facet(alt.Facet("model:N", title=None), columns=3)
+    order = [*sorted(ours["model"].unique()), PUBLISHED]
+    return layers.facet(alt.Facet("model:N", title=None, sort=order), columns=2 if len(order) == 4 else 3)
 
 
 def rounded(*fields: str) -> list[alt.Tooltip]:

@@ -15,6 +15,8 @@ VERDICTS = {
     "untested": "cannot be told",
     "described": "not tested",
 }
+#: p-values below are not told apart
+SMALLEST = 0.001
 CONTROLS = (
     ("shuffled", "More than its shuffled control"),
     ("other shuffled", "More than a shuffled control"),
@@ -53,8 +55,8 @@ def control(answer: Answer) -> Versus | None:
 def points(one: Versus) -> str:
     """A difference with its interval, in points of percent."""
     if one.pairs < 2:
-        return f"{one.points:.1f}"
-    return f"{one.points:.1f} [{one.low:.1f}, {one.high:.1f}]"
+        return _number(one.points)
+    return f"{_number(one.points)} [{_number(one.low)}, {_number(one.high)}]"
 
 
 def costs(answer: Answer) -> str:
@@ -90,8 +92,8 @@ def errors(answer: Answer) -> Iterator[str]:
         lost = most.bleu
         yield (
             f"It loses most on references of {_range(most.shortest, most.longest)} words: "
-            f"{lost.drop:.1f} BLEU (95 % interval {lost.low:.1f} to {lost.high:.1f}); "
-            f"least on those of {_range(least.shortest, least.longest)}: {least.bleu.drop:.1f}."
+            f"{_number(lost.drop)} BLEU (95 % interval {_number(lost.low)} to {_number(lost.high)}); "
+            f"least on those of {_range(least.shortest, least.longest)}: {_number(least.bleu.drop)}."
         )
     (one_dense, one), (four_dense, four) = about.precisions[0], about.precisions[3]
     yield (
@@ -110,10 +112,15 @@ def growth(kind: Kind) -> float:
 
 
 def p_value(p: float) -> str:
-    """A p-value as it is printed."""
+    """A p-value in a sentence."""
+    return f"p {p_number(p)}" if p < SMALLEST else f"p = {p_number(p)}"
+
+
+def p_number(p: float) -> str:
+    """A p-value as it is printed; nothing where nothing was tested."""
     if np.isnan(p):
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}"
 
 
 def _size(entry: Entry) -> str:
@@ -122,6 +129,10 @@ def _size(entry: Entry) -> str:
     return (
         f"{entry.mean:.1f} % (mean of {entry.seeds} seeds, 95 % interval {entry.low:.1f} to {entry.high:.1f})"
     )
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # no minus before a zero
 
 
 def _million(number: float) -> str:
