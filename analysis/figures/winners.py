@@ -40,11 +40,11 @@ def _heat(rows: pd.DataFrame, grouping: str) -> style.Panel:
     base = alt.Chart(rows).encode(
         alt.X("model:N", title=None, axis=alt.Axis(labelAngle=-35)),
         alt.Y("group:N", title=None, sort=order, axis=alt.Axis(labelLimit=110)),
+        tooltip=["cell", "group", "connections", *rounded("sparsity", "overall")],
     )
     scale = alt.Scale(domain=[0, 100], range=list(style.HEAT), interpolate="rgb")
     cells = base.mark_rect(stroke="#888888", strokeWidth=0.3).encode(
         alt.Color("sparsity:Q", scale=scale, legend=alt.Legend(title="% pruned")),
-        tooltip=["cell", "group", "connections", *rounded("sparsity", "overall")],
     )
     return alt.layer(cells, _numbers(base, "sparsity", "datum.sparsity > 55")).properties(
         title=grouping, width=alt.Step(32), height=alt.Step(14)
@@ -102,11 +102,11 @@ def fights(results: Results) -> alt.TopLevelMixin:
     base = alt.Chart(data).encode(
         alt.X("against:N", title="… than", sort=order, axis=alt.Axis(labelAngle=-40)),
         alt.Y("grouping:N", title="smaller model with …", sort=order),
+        tooltip=["model", "grouping", "against", *rounded("wins"), "fights"],
     )
     scale = alt.Scale(domain=[0, 100], range=list(style.HEAT), interpolate="rgb")
     cells = base.mark_rect(stroke="#888888", strokeWidth=0.3).encode(
         alt.Color("wins:Q", scale=scale, legend=alt.Legend(title="% of settings")),
-        tooltip=["model", "grouping", "against", *rounded("wins"), "fights"],
     )
     layers = alt.layer(cells, _numbers(base, "wins", "datum.wins > 55"))
     return layers.properties(width=alt.Step(26), height=alt.Step(18)).facet(

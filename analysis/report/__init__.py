@@ -10,20 +10,23 @@ import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from analysis.errors import NotCollected
 from analysis.frame import Results, failed, finished
 from analysis.report import words
 from analysis.report.answers import ROLES, answers
-from analysis.report.content import content, own_versions, skipped, versions
+from analysis.report.content import contents, own_versions, skipped, versions
 from analysis.report.texts import Texts
 from analysis.settings import main_setting, setting_name
 
 
 def page(results: Results) -> str:
-    """The report as HTML. Raises NotCollected if there is nothing to report on."""
+    """The report as HTML. Raises NotCollected if there are no cells at all."""
     texts = Texts(results)
-    shown = content(results, texts)
-    found = answers(results, texts)
-    setting = main_setting(results.runs)
+    shown = contents(results, texts)
+    try:
+        found, setting = answers(results, texts), setting_name(main_setting(results.runs))
+    except NotCollected:  # nothing is finished yet: what has failed is worth a page, too
+        found, setting = [], ""
     scripts = [_vega(), _own("report.js")]
     environment = Environment(
         loader=PackageLoader("analysis.report", ""),
@@ -36,7 +39,7 @@ def page(results: Results) -> str:
         answers=found,
         words=words,
         roles=ROLES,
-        setting="" if setting.empty else setting_name(setting),
+        setting=setting,
         grids=[folder.resolve().name for folder in results.folders],
         done=len(finished(results.runs)),
         failed=failed(results.runs).to_dict("records"),

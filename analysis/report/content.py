@@ -26,7 +26,7 @@ PACKAGES = ("sacrebleu", "torch", "ve-fairseq", "fairseq-fixed", "numpy", "sente
 OWN = ("olmp", "altair", "vl-convert-python", "pandas", "sacrebleu", "scipy", "statsmodels")
 
 
-def content(results: Results, texts: Texts) -> dict[str, Any]:
+def contents(results: Results, texts: Texts) -> dict[str, Any]:
     """All that the page's script reads."""
     rows = finished(results.runs)
     curves = _curves(results, len(rows))
@@ -183,6 +183,8 @@ def _curves(results: Results, cells: int) -> dict[str, list[list[float | None]]]
 
 def _translated(rows: pd.DataFrame) -> set[str]:
     """The cells that bring translations: all, or where they are too many the smallest of each kind first."""
+    if rows.empty:
+        return set()
     kind = [rows["model"], rows["config.grouping"], rows["config.search"]]
     rank = rows.groupby(kind)["remaining"].rank(method="first")
     return set(rows.assign(rank=rank).sort_values(["rank", "cell"])["cell"].head(TRANSLATED_CELLS))

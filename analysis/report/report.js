@@ -133,7 +133,7 @@ function buildFilters() {
   for (const column of visible.filter((one) => one.text)) {
     const values = [...new Set(data.cells.map(column.of))].filter((v) => v !== undefined).sort();
     if (values.length < 2) continue;
-    const select = make("select", [option("", "all"), ...values.map((v) => option(v, v))]);
+    const select = make("select", [option("", "all"), ...values.map((v) => option(v, v))], { "aria-label": column.name });
     select.addEventListener("change", () => { filters[column.name] = select.value; refilter(); });
     $("filters").append(make("label", [column.name, select]));
   }

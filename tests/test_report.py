@@ -1,0 +1,270 @@
+"""What the report says, against numbers worked out by hand; what it looks like is in test_report_browser."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import evaluation, failure, run, written
+
+from analysis.commands import report as verb
+from analysis.frame import NotCollected
+from analysis.report import _embedded, page, words
+from analysis.report.answers import answers
+from analysis.report.content import contents, skipped, versions
+from analysis.report.errors import by_length, gleu, kinds, profile
+from analysis.report.texts import Texts
+from harness.bleu import Bleu
+
+
+def counted(references: list[str], hypotheses: list[str]) -> np.ndarray:
+    return Bleu(references).statistics(hypotheses)
+
+
+def collected(file: str, references: list[str], hypotheses: list[str]) -> dict:
+    """A row of sentences.parquet."""
+    return {"file_sha256": file, "statistics": counted(references, hypotheses).astype("int16").ravel()}
+
+
+def test_gleu_is_matches_over_the_longer_side():
+    # of 4 words against 5: 10 n-grams against 5 + 4 + 3 + 2 = 14
+    some = [4, 5, 3, 2, 1, 0, 4, 3, 2, 1]
+    # of 6 words against 2: 18 n-grams against 3
+    long = [6, 2, 2, 1, 0, 0, 6, 5, 4, 3]
+    equal = [5, 5, 5, 4, 3, 2, 5, 4, 3, 2]
+    empty = [0, 5, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert gleu(np.array([some, long, equal, empty])).tolist() == pytest.approx([6 / 14, 3 / 18, 1, 0])
+
+
+def test_a_profile_counts_sentences_and_n_grams():
+    references = ["a b c d", "a b c d", "a b c d", "a b"]
+    dense = counted(references, ["a b c d", "a b x y", "x", "a b"])
+    pruned = counted(references, ["a b c x", "a b c y", "x", "b a"])
+    found = profile(dense, pruned)
+    assert (found.sentences, found.better, found.worse, found.same) == (4, 1, 2, 1)
+    # dense: 4 + 2 + 0 + 2 of 11 words, 3 + 1 + 0 + 1 of 7 pairs; pruned: 3 + 3 + 0 + 2 and 2 + 2 + 0 + 0
+    assert found.precisions[0] == pytest.approx((800 / 11, 800 / 11))
+    assert found.precisions[1] == pytest.approx((500 / 7, 400 / 7))
+    assert found.ratio == pytest.approx((11 / 14, 11 / 14))
+
+
+def test_lengths_part_the_whole_set_in_order():
+    references = [" ".join("abcdefghijkl"[:n]) for n in range(1, 13)]
+    same = counted(references, references)
+    cut = counted(references, [line if len(line) < 18 else "x" for line in references])
+    found = by_length(same, cut)
+    assert [(part.shortest, part.longest, part.sentences) for part in found] == [
+        (1, 3, 3),
+        (4, 6, 3),
+        (7, 9, 3),
+        (10, 12, 3),
+    ]
+    assert found[3].bleu.drop == pytest.approx(100, abs=1)  # nothing of these is left
+    assert found[1].bleu.drop == 0
+
+
+def test_kinds_of_errors_are_counted_by_hand():
+    training = ["die Lampe"] * 6 + ["der Sensor"]
+    sources = ["the lamp {1}", "the sensor", "turn on", "5 lamps"]
+    references = ["die Lampe {1}", "der Sensor", "die Lampe an an", "5 Lampe"]
+    dense = ["die Lampe {1}", "der Sensor", "die Lampe an an", "5 Lampe"]
+    pruned = ["die die Lampe", "the Sensor", "die", "5 Lampe ja ja ja"]
+    found = {kind.name.partition(" (")[0]: tuple(kind[1:]) for kind in
+             kinds(sources, references, dense, pruned, training)}  # fmt: skip
+    assert found == {
+        "frequent words of the reference missing": (0, 1, 5),  # Lampe, in the third
+        # {1}, der, an, an of: {1} der Sensor an an 5
+        "rare words of the reference missing": (0, 4, 6),
+        "placeholders and numbers missing": (0, 1, 2),
+        "sentences with a word of the source left untranslated": (0, 1, 4),
+        "sentences that repeat a word at once": (0, 2, 4),
+        "sentences under 70% of the reference's length": (0, 1, 4),
+        "sentences over 140% of the reference's length": (0, 1, 4),
+    }
+
+
+def study() -> list[dict]:
+    """Five seeds: gate is 4 points smaller than layer, 1 to 5 points smaller than its control."""
+    found = [run(grouping="single", search="class-blind", remaining=0.75)]
+    for seed in range(1, 6):
+        small = 0.600 + 0.002 * seed
+        found += [
+            run(grouping="gate", seed=seed, remaining=small),
+            run(grouping="layer", seed=seed, remaining=small + 0.040 + 0.001 * (seed % 2)),
+            run(grouping="shuffled(gate)", seed=seed, remaining=small + 0.045 * (seed % 2) - 0.02),
+            run(grouping="shuffled(layer)", seed=seed, remaining=0.9),
+        ]
+    return found
+
+
+def test_the_winner_is_held_against_the_next_its_control_and_class_blind(tmp_path):
+    results = written(tmp_path, study())
+    [answer] = answers(results, Texts(results))
+    assert (answer.model, answer.family) == ("luong", "LSTM")
+    assert (answer.winner.way, answer.winner.search, answer.winner.seeds) == ("gate", "NCS", 5)
+    assert answer.winner.mean == pytest.approx(60.6)
+    assert list(answer.versus) == ["next", "shuffled", "class-blind"]
+    # layer is larger by 4.1, 4.0, 4.1, 4.0 and 4.1 points
+    assert answer.versus["next"].points == pytest.approx(4.06)
+    assert answer.versus["next"].verdict == "smaller"
+    # the control by 2.5, -2.0, 2.5, -2.0 and 2.5
+    assert answer.versus["shuffled"].way == "shuffled(gate)"
+    assert answer.versus["shuffled"].points == pytest.approx(0.7)
+    assert answer.versus["shuffled"].verdict == "unclear"
+    assert answer.versus["class-blind"].points == pytest.approx(14.4)
+    assert answer.example["remaining"] == pytest.approx(0.606)
+    assert words.noise(answer) == "More than noise: yes. More than its shuffled control: not shown."
+
+
+def test_one_seed_says_nothing_about_noise(tmp_path):
+    results = written(tmp_path, [run(remaining=0.6), run(grouping="layer", remaining=0.7)])
+    [answer] = answers(results, Texts(results))
+    assert answer.versus["next"].verdict == "untested"
+    assert words.points(answer.versus["next"]) == "10.0"
+    assert words.noise(answer) == "More than noise: cannot be told. One seed says nothing about noise."
+
+
+def test_a_rule_that_is_smaller_is_said(tmp_path):
+    results = written(tmp_path, [run(remaining=0.6), run(grouping="matrix", search="lamp", remaining=0.5)])
+    [answer] = answers(results, Texts(results))
+    assert answer.winner.way == "gate"
+    assert words.wins(answer) == (
+        "keeps the fewest connections: 60.0 % (one seed), searched by NCS. "
+        "Smaller still, without any search: the rule lamp (matrix), 50.0 %."
+    )
+    assert answer.versus["rule"].verdict == "described"
+
+
+def test_a_shuffled_grouping_never_wins(tmp_path):
+    results = written(tmp_path, [run(remaining=0.6), run(grouping="shuffled(gate)", remaining=0.5)])
+    [answer] = answers(results, Texts(results))
+    assert (answer.winner.way, answer.versus["shuffled"].points) == ("gate", pytest.approx(-10))
+
+
+def test_lstms_come_first(tmp_path):
+    results = written(tmp_path, [run("transformer"), run("rnnsearch"), run("luong")])
+    assert [one.model for one in answers(results, Texts(results))] == ["luong", "rnnsearch", "transformer"]
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0004, "p < 0.001"), (0.0314, "p = 0.031"), (1.0, "p = 1.000")])
+def test_p_values_are_printed_as_far_as_they_say_something(p, said):
+    assert words.p_value(p) == said
+
+
+def test_no_zero_has_a_sign(tmp_path):
+    results = written(tmp_path, [run(remaining=0.6), run(grouping="layer", remaining=0.6000001)])
+    [answer] = answers(results, Texts(results))
+    assert words.points(answer.versus["next"]) == "0.0"
+
+
+SOURCES = ["the lamp", "the sensor is off", "turn it on now"]
+REFERENCES = ["die Lampe", "der Sensor ist aus", "schalte es jetzt ein"]
+DENSE = ["die Lampe", "der Sensor ist aus", "schalte es ein"]
+PRUNED = ["die Lampe", "der der ist aus", "schalte es jetzt ein"]
+
+
+def with_text(folder: Path, cell: dict, pruned: list[str] = PRUNED, **others: dict):
+    """Results of a grid whose text is there: a corpus, and a cell's translations."""
+    corpus = folder / "corpus"
+    (corpus / "text").mkdir(parents=True)
+    (corpus / "corpus.json").write_text(json.dumps({"source": "en", "target": "de"}))
+    for name, lines in (("test.en", SOURCES), ("test.de", REFERENCES), ("train.de", REFERENCES)):
+        (corpus / "text" / name).write_text("".join(f"{line}\n" for line in lines))
+    grid = folder / "grid"
+    place = grid / "cells" / cell["cell"]
+    place.mkdir(parents=True)
+    (place / "test.dense.txt").write_text("".join(f"{line}\n" for line in DENSE))
+    (place / "test.pruned.txt").write_text("".join(f"{line}\n" for line in pruned))
+    planned = {"name": cell["cell"], "corpus": str(corpus), "config": {"corpus_sha256": "text"}}
+    missing = planned | {"name": "luong/not-run"}
+    skipped = [{"settings": {"model": "luong", "grouping": "head"}, "reason": "no heads"}]
+    (grid / "plan.json").write_text(json.dumps({"cells": [planned, missing], "skipped": skipped}))
+    names = json.loads(cell["files"])
+    sentences = [
+        collected(names[f"test.{model}.txt"], REFERENCES, lines)
+        for model, lines in (("dense", DENSE), ("pruned", pruned))
+    ]
+    return written(grid, [cell, *others.get("runs", ())], others.get("evaluations", ()), sentences)
+
+
+def test_translations_that_differ_most_come_with_their_text(tmp_path):
+    results = with_text(tmp_path, run())
+    shown = contents(results, Texts(results))
+    [cell] = shown["cells"]
+    corpus, dense = (shown[name][key] for name, key in zip(("texts", "dense"), cell["text"], strict=True))
+    assert [index for index, *_ in cell["sentences"]] == [1, 2]  # what lost, then what gained
+    # 2 words and 1 pair of 10 n-grams are matched where all were: der, ist aus... 3 words and 1 pair
+    assert cell["sentences"][0] == [1, "der der ist aus", pytest.approx(100 * (4 / 10 - 1))]
+    assert corpus["1"] == ["the sensor is off", "der Sensor ist aus"]
+    assert dense["1"] == "der Sensor ist aus"
+    assert "0" not in corpus  # nothing differs there
+    assert cell["errors"]["worse"] == 1
+
+
+def test_text_that_does_not_fit_is_left_out(tmp_path):
+    results = with_text(tmp_path, run())
+    path = tmp_path / "grid" / "cells" / run()["cell"] / "test.pruned.txt"
+    path.write_text("one line\n")
+    assert "sentences" not in contents(results, Texts(results))["cells"][0]
+    path.unlink()
+    assert "sentences" not in contents(results, Texts(results))["cells"][0]
+
+
+def test_what_was_skipped_or_not_run_is_told(tmp_path):
+    results = with_text(tmp_path, run())
+    assert skipped(results) == [
+        {"grid": "grid", "what": "model luong, grouping head", "reason": "no heads"},
+        {"grid": "grid", "what": "1 of 2 planned cells", "reason": "not run, or not collected"},
+    ]
+
+
+def test_a_curve_is_thinned_but_keeps_what_improved(tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.report.content.CURVE_POINTS", 10)
+    name = run()["cell"]
+    tried = [evaluation(name, i, (0.2, 0.2), 5.0) for i in range(100)]
+    tried[37] |= {"size": 0.7, "feasible": True, "drop": 0.5}
+    tried[38] |= {"how": "skipped"}
+    [cell] = contents(written(tmp_path, [run()], tried), Texts(written(tmp_path, [run()], tried)))["cells"]
+    assert len(cell["curve"]) <= 11
+    assert [3800.0, 70.0, 0.5, 1.0] in cell["curve"]
+
+
+def test_settings_that_all_cells_share_are_there_once(tmp_path):
+    results = written(tmp_path, [run(), run(seed=2), failure()])
+    shown = contents(results, Texts(results))
+    assert [cell["config"] for cell in shown["cells"]] == [{"seed": 1.0}, {"seed": 2.0}, {"seed": 1.0}]
+    assert shown["common"]["tolerance"] == 1.0
+
+
+def test_versions_are_counted_over_cells(tmp_path):
+    results = written(tmp_path, [run(), run(seed=2, environment__python="3.12.1")])
+    found = versions(results)
+    assert ("BLEU signature", "nrefs:1|tok:13a", 2) in found
+    assert ("python", "3.11.7", 1) in found
+    assert ("torch", "2.13.0", 2) in found
+
+
+def test_embedded_data_cannot_end_its_element():
+    text = _embedded({"</script>": "<!-- <script> & \u2028"})
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"</script>": "<!-- <script> & \u2028"}
+
+
+def test_failed_cells_alone_make_a_page(tmp_path):
+    html = page(written(tmp_path, [failure()]))
+    assert "There is no finished search to answer from." in html
+    assert "ValueError: no" in html
+
+
+def test_the_verb_writes_one_page(tmp_path, capsys):
+    import argparse
+
+    written(tmp_path / "results", [run()])
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    out = tmp_path / "new" / "page.html"
+    verb.run(parser.parse_args([str(tmp_path / "results"), "--out", str(out)]))
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    with pytest.raises(NotCollected):
+        verb.run(parser.parse_args([str(tmp_path / "none")]))
