@@ -103,8 +103,8 @@ figures: $(READER)/.ready ## draw the figures of collected results [RESULTS="res
 	$(READ) figures $(RESULTS) --out $(or $(OUT),figures) --format $(or $(FORMAT),svg pdf)
 
 .PHONY: report
-report: $(READY) ## write what collected results say into one page to explore [RESULTS="results" OUT=report.html]
-	$(OLMP) report $(RESULTS) --out $(or $(OUT),report.html)
+report: $(READER)/.ready ## write what collected results say into one page to explore [RESULTS="results" OUT=report.html]
+	$(READ) report $(RESULTS) --out $(or $(OUT),report.html)
 
 .PHONY: agreement
 agreement: data ## our translations against those of fairseq-generate, full test set (minutes)
@@ -122,6 +122,10 @@ test: data lint ## lint, then all tests with coverage
 .PHONY: test-latex
 test-latex: $(READY) ## the tables compiled by the LaTeX of this machine
 	$(PY) -m pytest -m latex -rs
+
+.PHONY: test-browser
+test-browser: data ## the report in the Chromium of this machine (a minute)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m browser -rs
 
 .PHONY: test-slurm
 test-slurm: data ## the tests that need SLURM, on a cluster that they start (a minute)
