@@ -11,7 +11,7 @@ import pytest
 from miniature import evaluation, failure, run, written
 
 from analysis.commands import figures as verb
-from analysis.figures import FIGURES, LeftOut, drawn, save, style
+from analysis.figures import FIGURES, LeftOut, drawn, save, specification, style
 from analysis.figures.candidates import candidates_data, progress_data, sensitivity_data
 from analysis.figures.cells import cells_data, pruned_to, staircase
 from analysis.figures.winners import fights_data, roles_data, winners_data
@@ -224,6 +224,12 @@ def test_a_figure_is_written_in_every_format(results, tmp_path, kind):
     assert content.lstrip().startswith(start)
     if kind == "html":  # no script, style or picture from elsewhere
         assert re.findall(rb"<(?:script|link|img)[^>]*(?:src|href)=[^>]*(?:http:|https:|//)", content) == []
+
+
+def test_a_figure_may_have_many_points(tmp_path):
+    results = written(tmp_path, [run(seed=seed, cell=f"luong/{seed}") for seed in range(5001)])
+    points = specification(FIGURES[0].draw(results))["datasets"]
+    assert sum(map(len, points.values())) > 5001  # Altair itself refuses more than 5,000
 
 
 def test_series_differ_in_colour_and_in_shape_or_dash():

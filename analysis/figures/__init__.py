@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
@@ -85,14 +86,19 @@ def drawn(results: Results) -> Iterator[tuple[Figure, alt.TopLevelMixin | LeftOu
             yield figure, LeftOut(str(reason))
 
 
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart in Vega-Lite, with all of its data."""
+    with alt.data_transformers.enable("default", max_rows=None):
+        return chart.to_dict()
+
+
 def save(chart: alt.TopLevelMixin, path: Path, figure: Figure) -> None:
     """Write a chart in the format that the name's ending says; HTML is interactive and needs no network."""
     words = f"{figure.title}. {figure.caption}"
     styled = chart.configure(**style.configuration()).properties(description=words)
-    if path.suffix == ".html":
-        title = alt.TitleParams(figure.title, anchor="start", offset=12)
-        styled.properties(title=title).save(
-            str(path), inline=True, embed_options={"actions": {"editor": False}}
-        )
-    else:
-        styled.save(str(path), scale_factor=3 if path.suffix == ".png" else 1)
+    with alt.data_transformers.enable("default", max_rows=None):
+        if path.suffix == ".html":
+            titled = styled.properties(title=alt.TitleParams(figure.title, anchor="start", offset=12))
+            titled.save(str(path), inline=True, embed_options={"actions": {"editor": False}})
+        else:
+            styled.save(str(path), scale_factor=3 if path.suffix == ".png" else 1)

@@ -141,9 +141,11 @@ def progress(results: Results) -> alt.TopLevelMixin:
     data = progress_data(results)
     order = ordered(data["way"])
     ends = data.groupby(["model", "way", "search"])[["low", "high"]].last()
-    top = min(100.0, 1.5 * ends["high"].max() - 0.5 * ends["low"].min())  # the first steps from 100 % are cut
+    # the first steps from 100 % are cut, so that the ends can be told apart
+    low, high = ends["low"].min(), ends["high"].max()
+    domain = [low - 0.1 * (high - low) - 0.1, min(100.0, high + 0.5 * (high - low) + 0.1)]
     x = alt.X("tokens:Q", title="delivered tokens", axis=alt.Axis(format="~s", tickCount=4))
-    scale = alt.Scale(zero=False, domainMax=top)
+    scale = alt.Scale(domain=domain, nice=False)
     title = "best feasible size (% of connections)"
     base = alt.Chart().encode(x)
     band = base.mark_area(interpolate="step-after", opacity=0.12, clip=True).encode(

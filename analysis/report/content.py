@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures import LeftOut, drawn, style
+from analysis.figures import LeftOut, drawn, specification, style
 from analysis.frame import SETS, Results, failed, finished, translation
 from analysis.report.errors import counted, gleu, profile
 from analysis.report.texts import Text, Texts, plan
@@ -54,7 +54,7 @@ def figures(results: Results) -> dict[str, Any]:
         if isinstance(chart, LeftOut):
             found["left_out"].append(about | {"reason": str(chart)})
         else:
-            spec = chart.to_dict()
+            spec = specification(chart)
             spec.pop("config", None)
             found["figures"].append(about | {"spec": spec})
     return found | {"themes": {"light": style.configuration(), "dark": style.configuration(dark=True)}}

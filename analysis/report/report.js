@@ -66,7 +66,7 @@ function fitted(spec, room) {
 function draw(element, spec) {
   drawn.set(element, spec);
   const config = structuredClone(data.themes[dark() ? "dark" : "light"]);
-  if (narrow()) config.legend.columns = 2;
+  if (narrow()) Object.assign(config.legend, { columns: 2, labelLimit: 125 });
   for (const part of ["axis", "legend", "header", "title"])
     for (const size of Object.keys(config[part]).filter((name) => name.endsWith("ontSize"))) config[part][size] += 1;
   const options = {
