@@ -23,8 +23,8 @@ def contrasts(runs: pd.DataFrame, bootstrap: PairedBootstrap | None = None) -> p
     ``mean`` is the mean difference of the remaining fraction over shared seeds, first - second, so that a
     negative one is a smaller first; ``low`` and ``high`` its 95 % interval, ``effect`` Cohen's d_z, ``wins``
     the share of pairs in which the first is smaller, a tie being half of one. ``p`` is of the paired t-test,
-    ``p_exact`` of all sign flips, ``p_holm`` is p after Holm's correction over all comparisons of the model.
-    ``bleu`` is the mean difference of BLEU on test, first - second in points, with interval and p of the
+    ``p_exact`` of all sign flips, ``p_holm`` is p after Holm's correction over all comparisons of the model
+    in one setting. ``bleu`` is the mean difference of BLEU on test, first - second in points, with interval and p of the
     paired bootstrap; nan without a ``bootstrap`` that knows the translations. The rule class-blind draws
     nothing at random: it is one constant for all seeds.
 
@@ -39,7 +39,7 @@ def contrasts(runs: pd.DataFrame, bootstrap: PairedBootstrap | None = None) -> p
         for pair in _pairs(rows, list(outcomes(cells)), bootstrap)
     ]
     table = pd.DataFrame(found, columns=[name for name in COLUMNS if name != "p_holm"])
-    corrected = table.groupby("model", dropna=False)["p"].transform(lambda p: holm(p.tolist()))
+    corrected = table.groupby(SETTING, dropna=False)["p"].transform(lambda p: holm(p.tolist()))
     return table.assign(p_holm=corrected)[COLUMNS]
 
 

@@ -42,12 +42,14 @@ def test_class_blind_is_a_constant_for_all_seeds():
     assert row["wins"] == pytest.approx((1 + 0.5 + 1) / 3)
 
 
-def test_holm_is_over_the_comparisons_of_one_model():
+def test_holm_is_over_the_comparisons_of_one_model_in_one_setting():
     rows = [RULE, *seeds("gate", 0.70, 0.72, 0.71), *seeds("layer", 0.60, 0.65, 0.61)]
     rows += seeds("gate", 0.70, 0.72, 0.71, model="rnnsearch") + seeds(
         "layer", 0.60, 0.65, 0.61, model="rnnsearch"
     )
+    rows += [row | {"config.search": "CMA"} for row in rows if row["config.search"] == "NCS"]
     found = contrasts(pd.DataFrame(rows))
+    found = found[found["search"] == "NCS"].reset_index(drop=True)
     assert found["model"].tolist() == ["luong"] * 3 + ["rnnsearch"]
     three = found[found["model"] == "luong"].sort_values("p")
     expected = (three["p"] * [3, 2, 1]).cummax()

@@ -88,7 +88,7 @@ def pruned_to(results: Results) -> pd.DataFrame:
     given = column(rows, "sparsity").notna() & column(rows, "schedule").isin(["one-shot", "retrain"])
     rows = rows[given]
     if column(rows, "sparsity").nunique() < 2:
-        raise LeftOut("no cells are pruned to two or more given sparsities (plan see2016)")
+        raise LeftOut("no cells are pruned to two or more given sparsities (plan sparsity)")
     return pd.DataFrame(
         {
             "cell": rows["cell"],

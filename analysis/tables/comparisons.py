@@ -15,8 +15,8 @@ from analysis.tables.style import interval, spread, table
 CONTRASTS = """Groupings against each other. Points: mean difference of the remaining connections over
 shared seeds, in percent of the prunable ones (grouping minus against; negative: smaller), with the 95 %
 interval of Student's t, bold where it excludes zero. p of the paired t-test; Holm p corrected over all
-comparisons of the model; sign-flip p exact, which with five seeds is never below 0.0625. Effect: Cohen's
-d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference in points with the 95
+comparisons of a model in one setting; sign-flip p exact, which with five seeds is never below 0.0625.
+Effect: Cohen's d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference in points with the 95
 % interval of the paired bootstrap over sentences. Class-blind draws nothing at random and is one constant.
 """
 RANKS = """Groupings over models, descriptive: mean rank of the median remaining connections, and on how
