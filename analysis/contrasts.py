@@ -24,9 +24,9 @@ def contrasts(runs: pd.DataFrame, bootstrap: PairedBootstrap | None = None) -> p
     negative one is a smaller first; ``low`` and ``high`` its 95 % interval, ``effect`` Cohen's d_z, ``wins``
     the share of pairs in which the first is smaller, a tie being half of one. ``p`` is of the paired t-test,
     ``p_exact`` of all sign flips, ``p_holm`` is p after Holm's correction over all comparisons of the model
-    in one setting. ``bleu`` is the mean difference of BLEU on test, first - second in points, with interval and p of the
-    paired bootstrap; nan without a ``bootstrap`` that knows the translations. The rule class-blind draws
-    nothing at random: it is one constant for all seeds.
+    in one setting. ``bleu`` is the mean difference of BLEU on test, first - second in points, with interval
+    and p of the paired bootstrap; nan without a ``bootstrap`` that knows the translations. The
+    rule class-blind draws nothing at random: it is one constant for all seeds.
 
     Raises NotCollected if no cell is finished.
     """

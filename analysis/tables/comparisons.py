@@ -16,8 +16,9 @@ CONTRASTS = """Groupings against each other. Points: mean difference of the rema
 shared seeds, in percent of the prunable ones (grouping minus against; negative: smaller), with the 95 %
 interval of Student's t, bold where it excludes zero. p of the paired t-test; Holm p corrected over all
 comparisons of a model in one setting; sign-flip p exact, which with five seeds is never below 0.0625.
-Effect: Cohen's d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference in points with the 95
-% interval of the paired bootstrap over sentences. Class-blind draws nothing at random and is one constant.
+Effect: Cohen's d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference in
+points with the 95 % interval of the paired bootstrap over sentences. Class-blind
+draws nothing at random and is one constant.
 """
 RANKS = """Groupings over models, descriptive: mean rank of the median remaining connections, and on how
 many models a grouping is the smallest (equal ones share a win). Seeds of one model are no independent
