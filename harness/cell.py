@@ -18,7 +18,7 @@ from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
 from harness.decoding.linear import Place
 from harness.environment import environment
-from harness.evaluator import FINAL, Evaluator, Judging
+from harness.evaluator import FINAL, Divisible, Evaluator
 from harness.masks import pruned_masks
 from harness.model import TranslationModel, load_model
 from harness.olmp import check_search
@@ -177,6 +177,8 @@ def _run(
     Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
     started = time.perf_counter()
     sets = sets_of(study, config)
+    if config.redraw:
+        subset(len(sets["search"].references), config.search_sentences)  # refuses more than there are
     stages = _stages(study, config, sets)
     rounds = Rounds(
         study.model,
@@ -220,28 +222,33 @@ def _run(
     return result
 
 
-def _stages(study: Study, config: CellConfig, sets: dict[str, SentenceSet]) -> dict[str, Judging]:
+def _stages(study: Study, config: CellConfig, sets: dict[str, SentenceSet]) -> dict[str, Divisible]:
     """What candidates are judged by in each stage."""
     if config.constraint != "bleu":
         measure, resamples = MEASURES[config.constraint], config.resamples
         counts = {"search": config.search_sentences, "confirm": None}
         return {split: study.forced(split, measure, resamples, count) for split, count in counts.items()}
-    if config.precision == "float32":
+    if config.precision == "float32" and not config.redraw:
         return {"search": sets["search"], "confirm": sets["confirm"]}
-    low = study.sentences(
-        *("search", config.search_beam, config.resamples, True, config.precision, config.search_sentences)
+    searched = study.sentences(
+        *("search", config.search_beam, config.resamples, True, config.precision, _count(config))
     )
-    return {"search": low, "exact": sets["search"], "confirm": sets["confirm"]}
+    return {"search": searched, "exact": sets["search"], "confirm": sets["confirm"]}
 
 
 def sets_of(study: Study, config: CellConfig) -> dict[str, SentenceSet]:
     """The three sets on which a cell reports, under its decoders."""
-    count = config.search_sentences
+    count = _count(config)
     return {
         "search": study.sentences("search", config.search_beam, config.resamples, True, count=count),
         "confirm": study.sentences("confirm", config.final_beam, config.resamples),
         "test": study.sentences("test", config.final_beam, config.resamples),
     }
+
+
+def _count(config: CellConfig) -> int | None:
+    """How many sentences the search set has; all of them are there to be drawn from."""
+    return None if config.redraw else config.search_sentences
 
 
 def _pruned(study: Study, config: CellConfig, final: Round) -> dict[str, Any]:

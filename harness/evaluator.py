@@ -7,6 +7,7 @@ feasible is not translated to its end (``racing``). The others are judged on the
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,13 +19,15 @@ from harness.operators import Operator
 from harness.racing import Race
 from harness.record import Record
 from harness.records import CellConfig, Evaluation, Stage
-from harness.sentences import Translated
+from harness.sentences import Translated, subset
 from harness.workers import Workers
 
 #: the order in which sentences are translated is part of the yardstick: the same for all cells
 RACE_SEED = 1
 #: stages that the budget of a search does not count
 FINAL = ("exact", "confirm")
+#: of what was judged: the set, the draw, and the numbers of pruned connections
+Key = tuple[str, int | None, bytes]
 
 
 class BudgetSpent(Exception):
@@ -35,10 +38,24 @@ class Judging(Protocol):
     """A set of sentences that candidates are judged by."""
 
     @property
-    def dense(self) -> Translated: ...
+    def dense_statistics(self) -> NDArray[Any]: ...
     def translate(self) -> Translated: ...
     def stream(self, blocks: Sequence[NDArray[np.int64]]) -> Iterator[Translated]: ...
     def judge(self, translated: Translated, constraint: Constraint) -> Verdict: ...
+
+
+class Divisible(Judging, Protocol):
+    """One of which a part can be taken, by the places of its sentences."""
+
+    def part(self, places: NDArray[np.int64]) -> Judging: ...
+
+
+class Task(NamedTuple):
+    """A candidate to translate, in which stage, and on which draw of the sentences (None: all of them)."""
+
+    knobs: NDArray
+    stage: Stage
+    draw: int | None
 
 
 class Judged(NamedTuple):
@@ -60,9 +77,10 @@ class Evaluator:
     translated before it was stopped.
 
     ``sets`` are the sentences of each stage: "search", "confirm" and, if the search does not
-    translate in float32, "exact". ``workers`` processes judge candidates side by side; how many
-    decides the time only. Used as a context manager, it ends them. ``number`` is that of the round, in
-    which evaluations are counted from 0.
+    translate in float32 or draws its sentences anew, "exact". If it draws them anew, all that is asked
+    for at once is judged by the same draw, the k-th in a round by the k-th draw: the same for all cells.
+    ``workers`` processes judge candidates side by side; how many decides the time only. Used as a context
+    manager, it ends them. ``number`` is that of the round, in which evaluations are counted from 0.
     """
 
     def __init__(
@@ -70,7 +88,7 @@ class Evaluator:
         config: CellConfig,
         operator: Operator,
         record: Record,
-        sets: Mapping[str, Judging],
+        sets: Mapping[str, Divisible],
         notify: Callable[[Evaluation], None] = lambda evaluation: None,
         workers: int = 1,
         number: int = 0,
@@ -80,14 +98,14 @@ class Evaluator:
         self.constraint = Constraint(config.tolerance, config.criterion, config.confidence)
         self.sets = sets
         self.done: list[Evaluation] = []
-        self._race = None
-        # teacher forcing is one pass over all sentences; what is reported whatever it costs is judged whole
-        if config.racing and config.constraint == "bleu" and not config.given:
-            dense = sets["search"].dense.statistics
-            self._race = Race(dense, self.constraint, seed=RACE_SEED, level=config.racing)
+        # a worker may be at one draw only
+        self._searched = lru_cache(maxsize=1)(self._drawn)
+        self._draw = None if not config.redraw else -1
+        if not config.redraw:
+            self._searched(None)  # once, before there are workers
         self._replay = [e for e in reversed(record.replayed) if e.round == number]
-        self._known: dict[tuple[str, bytes], Evaluation] = {}
-        self._last: tuple[tuple[str, bytes], Translated] | None = None
+        self._known: dict[Key, Evaluation] = {}
+        self._last: tuple[Key, Translated] | None = None
         self._workers = Workers(self._judge, workers)
 
     def __enter__(self) -> "Evaluator":
@@ -125,6 +143,8 @@ class Evaluator:
         the first candidate that the budget does not pay for.
         """
         refused = refused or [False] * len(candidates)
+        if self._draw is not None and stage not in FINAL:
+            self._draw += 1
         judged = self._workers.map(self._to_judge(candidates, stage, refused))
         for knobs, skip in zip(candidates, refused, strict=True):
             if stage not in FINAL and self.progress >= 1:
@@ -147,11 +167,9 @@ class Evaluator:
         self.operator.apply(knobs)
         if self._last is not None and self._last[0] == self._key(knobs, stage):
             return self._last[1]
-        return self.sets[_where(stage)].translate()
+        return self._sentences(stage, self._draw)[0].translate()
 
-    def _to_judge(
-        self, candidates: Sequence[NDArray], stage: Stage, refused: Sequence[bool]
-    ) -> list[tuple[NDArray, Stage]]:
+    def _to_judge(self, candidates: Sequence[NDArray], stage: Stage, refused: Sequence[bool]) -> list[Task]:
         """Those that are neither in the record nor known, each mask once."""
         replayed = len(self._replay)
         seen = set(self._known)
@@ -162,30 +180,46 @@ class Evaluator:
                 continue
             seen.add(key)
             if i >= replayed:
-                tasks.append((knobs, stage))
+                tasks.append(Task(knobs, stage, self._draw))
         return tasks
 
-    def _judge(self, task: tuple[NDArray, Stage]) -> Judged:
+    def _drawn(self, draw: int | None) -> tuple[Judging, Race | None]:
+        """The sentences of a draw of the search set, and the race over them, if there is one."""
+        config, whole = self.config, self.sets["search"]
+        sentences: Judging = whole
+        if draw is not None:
+            number = (self.number, draw)
+            sentences = whole.part(subset(len(whole.dense_statistics), config.search_sentences, number))
+        # teacher forcing is one pass over all sentences; what is reported whatever it costs is judged whole
+        if not config.racing or config.constraint != "bleu" or config.given:
+            return sentences, None
+        dense = sentences.dense_statistics
+        return sentences, Race(dense, self.constraint, seed=RACE_SEED, level=config.racing)
+
+    def _sentences(self, stage: Stage, draw: int | None) -> tuple[Judging, Race | None]:
+        """The sentences of a stage, and the race over them."""
+        return (self.sets[stage], None) if stage in FINAL else self._searched(draw)
+
+    def _judge(self, task: Task) -> Judged:
         """Translate and judge one candidate; runs in a worker."""
-        knobs, stage = task
         started = time.perf_counter()
-        sentences = self.sets[_where(stage)]
-        self.operator.apply(knobs)
+        sentences, race = self._sentences(task.stage, task.draw)
+        self.operator.apply(task.knobs)
         parts: list[Translated] = []
-        if self._race is not None and _where(stage) == "search":
-            for part in sentences.stream(self._race.blocks):
+        if race is not None:
+            for part in sentences.stream(race.blocks):
                 parts.append(part)
-                if len(parts) == len(self._race.blocks):
+                if len(parts) == len(race.blocks):
                     break
-                verdict = self._race.refuses(np.concatenate([part.statistics for part in parts]))
+                verdict = race.refuses(np.concatenate([part.statistics for part in parts]))
                 if verdict is not None:
                     return self._judged(verdict, parts, started)
-            parts = [Translated.joined(parts, np.concatenate(self._race.blocks))]
+            parts = [Translated.joined(parts, np.concatenate(race.blocks))]
         else:
             parts = [sentences.translate()]
         whole = parts[0]
         return self._judged(
-            sentences.judge(whole, self.constraint), parts, started, whole if stage in FINAL else None
+            sentences.judge(whole, self.constraint), parts, started, whole if task.stage in FINAL else None
         )
 
     @staticmethod
@@ -202,8 +236,9 @@ class Evaluator:
             self._known.setdefault(self._key(np.array(evaluation.knobs), evaluation.stage), evaluation)
         self.notify(evaluation)
 
-    def _key(self, knobs: NDArray, stage: Stage) -> tuple[str, bytes]:
-        return _where(stage), self.operator.counts(knobs).tobytes()
+    def _key(self, knobs: NDArray, stage: Stage) -> Key:
+        where, draw = (stage, None) if stage in FINAL else ("search", self._draw)
+        return where, draw, self.operator.counts(knobs).tobytes()
 
     def _replayed(self, knobs: NDArray, stage: Stage) -> Evaluation | None:
         if not self._replay:
@@ -224,7 +259,8 @@ class Evaluator:
         if judged.translated is not None:
             self._last = self._key(knobs, stage), judged.translated
         verdict = judged.verdict
-        whole = judged.sentences == len(self.sets[_where(stage)].dense.statistics)
+        sentences, _ = self._sentences(stage, self._draw)
+        whole = judged.sentences == len(sentences.dense_statistics)
         return self._entry(
             knobs,
             stage,
@@ -246,8 +282,3 @@ class Evaluator:
         blank |= {"sentences": 0, "tokens": 0, "tokens_computed": 0, "seconds": 0.0}
         blank |= {"size": float(self.operator.size(knobs))} | values
         return Evaluation(round=self.number, index=len(self.done), stage=stage, knobs=knobs.tolist(), **blank)
-
-
-def _where(stage: Stage) -> str:
-    """The set of sentences of a stage."""
-    return stage if stage in FINAL else "search"

@@ -114,7 +114,8 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
 
     The same rule for every search: smallest first, each next one larger by at least
     ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
-    float32 on its own sentences first. Returns knobs, translations and how many failed on confirm.
+    float32 on its own sentences first, one that draws its sentences anew on all of them; there a candidate
+    that fails is a step, too, because many do. Returns knobs, translations and how many failed on confirm.
     """
     resort = np.zeros(len(evaluator.operator.groups)) if last is None else last
     last_size, failed = -np.inf, 0
@@ -124,6 +125,7 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
             if size < last_size + BACK_OFF_STEP - ROUNDING:
                 continue
             if "exact" in evaluator.sets and not evaluator.evaluate(knobs, "exact").feasible:
+                last_size = size if evaluator.config.redraw else last_size
                 continue
         last_size = size
         if evaluator.evaluate(knobs, "confirm").feasible:

@@ -96,7 +96,9 @@ class CellConfig(Strict):
         None, ge=1, description="of the search set, drawn at random, the same for all cells; null = all"
     )
     redraw: bool = Field(
-        False, description="draw the search_sentences anew in every generation of the search"
+        False,
+        description="draw the search_sentences anew in every generation of the search, the same for all "
+        "cells; what it finds feasible is judged again on the whole search set",
     )
     search_beam: int = Field(1, ge=1, description="on the search set")
     final_beam: int = Field(5, ge=1, description="on confirm and test")
@@ -137,6 +139,16 @@ class CellConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _what_is_redrawn_is_a_part_of_the_search_set(self) -> "CellConfig":
+        if self.redraw and self.search_sentences is None:
+            raise ValueError("redraw wants search_sentences: how many are drawn in every generation")
+        if self.redraw and self.given:
+            raise ValueError("redraw is for a search, and here the size is given: leave it out")
+        if self.redraw and self.constraint != "bleu":
+            raise ValueError(f"redraw is for translations: leave it out, or constraint {self.constraint}")
+        return self
+
+    @model_validator(mode="after")
     def _gradual_prunes_by_magnitude_to_a_sparsity(self) -> "CellConfig":
         if self.schedule == "gradual" and self.sparsity is None:
             raise ValueError(
@@ -158,7 +170,7 @@ class Evaluation(Strict):
 
     round: int = Field(0, description="of the schedule: 0 is the dense model, k the one retrained k times")
     index: int = Field(description="from 0 in every round")
-    stage: Stage = Field(description="exact: the search set again, in float32")
+    stage: Stage = Field(description="exact: the search set again, in float32 and not redrawn")
     knobs: list[float] = Field(description="one per group, 0 = untouched")
     size: float = Field(description="remaining fraction of the prunable connections")
     how: Literal["translated", "raced", "cached", "skipped"] = Field(
@@ -266,7 +278,7 @@ class Result(Strict):
     raced: int = Field(description="candidates that were not translated to their end")
     cached: int = Field(description="candidates with the mask of an earlier one")
     tokens: int = Field(description="delivered on the search set: what the budget counts")
-    confirm_tokens: int = Field(description="delivered on confirm, and by judging in float32 again")
+    confirm_tokens: int = Field(description="delivered on confirm, and by judging the search set again")
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
     seconds: float = Field(description="of the evaluations, workers and resumed runs added up")
     other_seconds: float = Field(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from harness.records import SetResult
 SUBSET_SEED = 1
 
 
-def subset(sentences: int, count: int | None) -> NDArray[np.int64]:
+def subset(sentences: int, count: int | None, draw: Sequence[int] = ()) -> NDArray[np.int64]:
     """Places of ``count`` sentences of a set, all of them for None; a smaller subset is part of a larger one.
 
-    Raises StudyError if there are not as many.
+    ``draw`` are whole numbers that say which one of many subsets it is. Raises StudyError if there are not as
+    many sentences.
     """
     if count is None:
         return np.arange(sentences)
     if count > sentences:
         raise StudyError(f"search-sentences {count} is not possible: the search set has {sentences}")
-    return np.sort(np.random.default_rng(SUBSET_SEED).permutation(sentences)[:count])
+    return np.sort(np.random.default_rng([SUBSET_SEED, *draw]).permutation(sentences)[:count])
 
 
 def search_decoding(beam: int, precision: str = "float32") -> Decoding:
@@ -97,8 +99,14 @@ class SentenceSet:
         self._corpus, self._translator = corpus, translator
         self._sources = [sources[i] for i in places]
         self.bleu = Bleu(self.references)
-        self.bootstrap = PairedBootstrap(len(self.references), resamples, seed=seed)
+        self._bootstrap_of = cache(partial(PairedBootstrap, resamples=resamples, seed=seed))
+        self.bootstrap = self._bootstrap_of(len(self.references))
         self.dense = dense(self.translate)
+
+    @property
+    def dense_statistics(self) -> NDArray[np.int64]:
+        """Of the dense model's own translations, ``[sentences, 10]``."""
+        return self.dense.statistics
 
     def translate(self) -> Translated:
         """Translate with the weights as they are now."""
@@ -114,6 +122,10 @@ class SentenceSet:
 
     def judge(self, translated: Translated, constraint: Constraint) -> Verdict:
         return constraint.judge(self.dense.statistics, translated.statistics, self.bootstrap)
+
+    def part(self, places: NDArray[np.int64]) -> "Part":
+        """Some of the sentences, by their places; the dense model is not translated again."""
+        return Part(self, places, self._bootstrap_of(len(places)))
 
     def result(self, translated: Translated, constraint: Constraint) -> SetResult:
         """Everything a record says about the final candidate on this set."""
@@ -135,3 +147,26 @@ class SentenceSet:
             bleu_signature=self.bleu.signature,
             chrf_signature=scores[0][1],
         )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some sentences of a set, to a search what a set is; places count from 0 within the part."""
+
+    whole: SentenceSet
+    places: NDArray[np.int64]
+    bootstrap: PairedBootstrap
+
+    @property
+    def dense_statistics(self) -> NDArray[np.int64]:
+        return self.whole.dense.statistics[self.places]
+
+    def translate(self) -> Translated:
+        """Translate with the weights as they are now."""
+        return next(self.stream([np.arange(len(self.places))]))
+
+    def stream(self, blocks: Sequence[NDArray[np.int64]]) -> Iterator[Translated]:
+        return self.whole.stream([self.places[block] for block in blocks])
+
+    def judge(self, translated: Translated, constraint: Constraint) -> Verdict:
+        return constraint.judge(self.dense_statistics, translated.statistics, self.bootstrap)

@@ -161,6 +161,14 @@ class ForcedSet:
     def made(cls, forcing: TeacherForcing, measure: Measure, bootstrap: PairedBootstrap) -> "ForcedSet":
         return cls(forcing, measure, bootstrap, _scored(forcing))
 
+    @property
+    def dense_statistics(self) -> NDArray[Any]:
+        """What the dense model itself scores, [sentences, k]."""
+        return self.dense.statistics
+
+    def part(self, places: NDArray[np.int64]) -> "ForcedSet":
+        raise AssertionError("all references are scored in one pass: there is no part")
+
     def translate(self) -> Translated:
         """Score all references with the weights as they are now; there are no hypotheses."""
         return _scored(self.forcing)

@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="search on N sentences drawn at random (default: all)",
     )
+    cell.add_argument(
+        "--redraw",
+        action="store_const",
+        const=True,
+        help="draw those N sentences anew in every generation; what holds is judged again on all",
+    )
     cell.add_argument("--search-beam", type=int, metavar="K", help="on the search set (default: 1, greedy)")
     cell.add_argument("--final-beam", type=int, metavar="K", help="on confirm and test (default: 5)")
     cell.add_argument(
