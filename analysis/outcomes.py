@@ -96,7 +96,7 @@ def usual(rows: pd.DataFrame, shown: Sequence[str] = ()) -> dict[str, Any]:
     """The most common value of each column of the setting."""
     apart = {f"config.{name}" for name in (*SHOWN, "corpus_sha256", *shown)}
     columns = [name for name in setting_columns(rows) if name not in apart]
-    return {name: rows[name].value_counts(dropna=False).index[0] for name in columns}
+    return {name: next(iter(rows[name].value_counts(dropna=False).index), None) for name in columns}
 
 
 def column(rows: pd.DataFrame, field: str) -> pd.Series:

@@ -6,7 +6,7 @@
     cells/<model>/<cell>  the folders of the cells
     dense/                translations of the dense models
     slurm/                jobs that were submitted, and what they printed
-    runs.parquet, evaluations.parquet, schema.json   what ``olmp collect`` gathers
+    runs.parquet, evaluations.parquet, sentences.parquet, schema.json   what ``olmp collect`` gathers
 """
 
 import json

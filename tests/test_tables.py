@@ -67,6 +67,16 @@ def test_best(tmp_path):
     assert table["core hours"].tolist() == ["0.02", "0.02", "0.01"]  # 72 and 36 seconds
 
 
+def test_a_grouping_whose_cells_have_all_failed_has_a_row(tmp_path):
+    lost = [failure(f"head-{n}", config__grouping="head") for n in (1, 2)]
+    table = shown(best(of(tmp_path, RULE, *lost)))
+    assert table[["grouping", "seeds", "failed"]].to_numpy().tolist() == [
+        ["single", "1", ""],
+        ["head", "0", "2"],
+    ]
+    assert table["remaining %"].tolist() == ["80.0", ""]
+
+
 def test_nothing_is_bold_that_may_be_noise(tmp_path):
     # -15, -1, -5: mean -7, half an interval 4.3027 * 7.21 / sqrt(3) = 17.9
     table = shown(best(of(tmp_path, RULE, *seeds("gate", 0.65, 0.79, 0.75))))
@@ -211,6 +221,7 @@ def test_published_rows_are_marked_and_ours_stand_below(tmp_path):
     assert ours["retrained"].tolist() == ["no", "retrain"]
     assert ours["pruned %"].tolist() == ["28.0", "60.0"]
     assert ours["drop"].tolist() == ["0.50", "0.50"]
+    assert ours["interval"].tolist() == ["[0.00, 1.00]"] * 2
 
 
 def test_every_published_row_has_a_source():

@@ -24,7 +24,7 @@ MEASURED = ("drop", "low", "high")
 
 
 def best(results: Results) -> Styler:
-    """A row per model, tolerance, search and grouping, the smallest first.
+    """A row per model, tolerance, search and grouping, the smallest first; also where all cells have failed.
 
     Raises NotCollected if no cell is finished.
     """
@@ -32,11 +32,11 @@ def best(results: Results) -> Styler:
     measured = [f"sets.{name}.{field}" for name in SETS for field in MEASURED]
     require(rows, [*NEEDED, *measured], "the table of runs")
     found, lost = list(outcomes(rows)), failures(results.runs)
-    listed = []
+    listed: list[dict[str, Any]] = []
     for one in found:
         versus = _against_class_blind(rows, one)
         smaller = versus is not None and versus.high < 0
-        failed = lost.get(tuple(one.place.values()), 0)
+        failed = lost.pop(tuple(one.place.values()), 0)
         listed.append(
             {"smaller": smaller, **_size(one, failed)}
             | _points("class-blind", versus)
@@ -44,6 +44,8 @@ def best(results: Results) -> Styler:
             | drops(one)
             | cost(one)
         )
+    for place, failed in lost.items():  # where every seed has failed
+        listed.append(dict(zip(PLACE, place, strict=True)) | {"smaller": False, "seeds": 0, "failed": failed})
     table_ = pd.DataFrame(listed)
     table_ = table_.sort_values(["model", "tolerance", "setting", "remaining %"], ignore_index=True)
     smaller_rows = table_.index[table_.pop("smaller")]

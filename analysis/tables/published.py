@@ -10,12 +10,12 @@ from pandas.io.formats.style import Styler
 from analysis.frame import NotCollected, Results
 from analysis.outcomes import RULES, Outcome, column, outcomes, placed
 from analysis.settings import SHUFFLED
-from analysis.tables.style import table
+from analysis.tables.style import interval, table
 
 CAPTION = """Published results, and those of this study: the smallest median over seeds of each model, with
 and without retraining. Pruned: of the prunable connections here, of all parameters in most published work.
-BLEU on test, mean over seeds. Text, models and versions of BLEU differ between works, so BLEU and its drop
-are for orientation.
+BLEU on test, mean over seeds, the drop with the mean ends of its 95 % intervals (paired bootstrap). Text,
+models and versions of BLEU differ between works, so BLEU and its drop are for orientation.
 """
 SOURCE = "published.toml"
 #: what tells the rows of one model apart besides the grouping
@@ -47,6 +47,7 @@ def _published(row: dict[str, Any]) -> dict[str, Any]:
         "dense BLEU": dense,
         "BLEU": bleu,
         "drop": None if dense is None or bleu is None else dense - bleu,
+        "interval": "",
         "note": row.get("note", ""),
         "source": row["source"],
     }
@@ -67,7 +68,8 @@ def _ours(results: Results) -> list[dict[str, Any]]:
 
 
 def _row(one: Outcome, retrained: bool) -> dict[str, Any]:
-    means = one.cells[["sets.test.dense_bleu", "sets.test.bleu", "sets.test.drop"]].astype(float).mean()
+    fields = ("dense_bleu", "bleu", "drop", "low", "high")
+    means = one.cells[[f"sets.test.{name}" for name in fields]].astype(float).mean()
     rule = one.place["search"] in RULES
     method = one.place["search"] if rule else f"{one.place['grouping']}, {one.place['search']}"
     return {
@@ -82,6 +84,7 @@ def _row(one: Outcome, retrained: bool) -> dict[str, Any]:
         "dense BLEU": means.iloc[0],
         "BLEU": means.iloc[1],
         "drop": means.iloc[2],
+        "interval": interval(means.iloc[3], means.iloc[4]),
         "note": f"tolerance {one.place['tolerance']:g}, seeds: {len(one.cells)}",
         "source": "",
     }
