@@ -10,7 +10,7 @@ from analysis.figures import candidates, cells, style, winners
 from analysis.figures.figure import Figure, LeftOut
 from analysis.frame import NotCollected, Results
 
-SETTING = "All cells share one setting besides grouping, search and seed: the one most cells have. "
+SETTING = "All cells share one setting besides grouping, search and seed: the one with most groupings. "
 FIGURES = (
     Figure(
         "cells",
@@ -55,7 +55,7 @@ FIGURES = (
         "Which connections go",
         SETTING
         + "Percent pruned of the connections of each role: a point per search, their median as a tick, "
-        "what is pruned of the whole model as a dashed line. Roles right of the line are redundant.",
+        "what is pruned of the whole model as a dashed line. Roles right of the line are the redundant ones.",
         winners.roles,
     ),
     Figure(
