@@ -54,7 +54,7 @@ def control(answer: Answer) -> Versus | None:
 
 def points(one: Versus) -> str:
     """A difference with its interval, in points of percent."""
-    if one.pairs < 2:
+    if np.isnan(one.low):  # one pair, or all the same
         return _number(one.points)
     return f"{_number(one.points)} [{_number(one.low)}, {_number(one.high)}]"
 
@@ -126,6 +126,8 @@ def p_number(p: float) -> str:
 def _size(entry: Entry) -> str:
     if entry.seeds == 1:
         return f"{entry.mean:.1f} % (one seed)"
+    if np.isnan(entry.low):
+        return f"{entry.mean:.1f} % (all of {entry.seeds} seeds)"
     return (
         f"{entry.mean:.1f} % (mean of {entry.seeds} seeds, 95 % interval {entry.low:.1f} to {entry.high:.1f})"
     )
