@@ -91,6 +91,7 @@ table { border-collapse: collapse; margin: 2em 0; font-variant-numeric: tabular-
 caption { text-align: left; max-width: 60em; padding: .5em 0 }
 th { text-align: left; border-bottom: 1px solid }
 td, th { padding: .15em .6em }
+td { white-space: nowrap }
 </style>
 """
 
