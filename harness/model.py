@@ -17,7 +17,7 @@ import struct
 import typing
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,19 @@ def load_model(
         state=_exported(state, settings),
         content_hash=hash_weights(flat),
     )
+
+
+def description_of(
+    arguments: Sequence[str], source_dictionary: Any, target_dictionary: Any
+) -> ModelDescription:
+    """What fairseq-train would train with these arguments: names and shapes."""
+    with quiet_fairseq():
+        from fairseq import models, options
+        from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+        args = options.parse_args_and_arch(options.get_training_parser(), ["", *arguments])
+        task = TranslationTask(TranslationConfig(), source_dictionary, target_dictionary)
+        return _describe(models.build_model(args, task))
 
 
 def snapshot(module: Any) -> TranslationModel:

@@ -4,10 +4,15 @@ import argparse
 import dataclasses
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-from experiments.baselines.train import HERE, MODELS, read_recipe, train
+from experiments.baselines.scale import scaled
+from experiments.baselines.train import HERE, MODELS, Recipe, read_recipe, train
+from grouping import connection_table
 from harness.cli import guarded
+from harness.corpus.corpus import Corpus
 from harness.workers import cores
 
 
@@ -15,6 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Train what the command line asks for; exit code 2 if it cannot be done, or on Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m experiments.baselines", description=__doc__)
     parser.add_argument("--model", choices=(*MODELS, "all"), default="all")
+    parser.add_argument(
+        "--parameters",
+        type=int,
+        metavar="N",
+        help="a smaller model of the family of --model, with about N parameters (padding rows apart)",
+    )
     parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument("--seed", type=int, default=1, help="of initial weights, dropout and batch order")
@@ -25,14 +36,31 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error("--jobs: give a whole number of at least 1")
+    if options.parameters is not None and options.model == "all":
+        parser.error("--parameters: name one --model")
     # as Ctrl-C does: fairseq-train would go on alone
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return guarded(lambda: _train(options))
 
 
+def counting(corpus: Path) -> Callable[[Recipe], int]:
+    """How many parameters a recipe's model has, as cells count them: tied ones once, padding rows apart."""
+    opened = Corpus.open(corpus)
+
+    def count(recipe: Recipe) -> int:
+        from harness.model import description_of
+
+        found = description_of(recipe.arguments, opened.source_dictionary, opened.target_dictionary)
+        return int(connection_table(found)["size"].sum())
+
+    return cache(count)
+
+
 def _train(options: argparse.Namespace) -> None:
     names = MODELS if options.model == "all" else (options.model,)
     recipes = [read_recipe(HERE / f"{name}.toml") for name in names]
+    if options.parameters is not None:
+        recipes = [scaled(recipe, options.parameters, counting(options.corpus)) for recipe in recipes]
     if options.float32:
         recipes = [dataclasses.replace(recipe, autocast="") for recipe in recipes]
     for folder in train(recipes, options.corpus, options.out, options.seed, options.jobs):
