@@ -49,7 +49,7 @@ class Schedule:
 
     epochs: int = 5
     learning_rate: float = 5e-4
-    constant: int = 0
+    constant: int = 1
     shrink: float = 0.5
     patience: int = 2
     max_tokens: int = 2000

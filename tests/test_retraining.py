@@ -21,7 +21,7 @@ from grouping.errors import StudyError
 from harness import cli
 from harness.cell import Study, run_cell
 from harness.masks import read_masks, write_masks
-from harness.retraining import Epoch, Schedule, out_of_patience, retrain, told
+from harness.retraining import LOG, Epoch, Schedule, out_of_patience, retrain, told
 
 QUICK = Schedule(epochs=2, learning_rate=1e-3)
 #: an update for every few sentences, so that an epoch takes its time
@@ -73,6 +73,8 @@ def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, study, tmp_pat
     assert found.updates == 2  # the small corpus is one batch
     words = sum(len(ids) for ids in own.corpus.target_tokens("train"))
     assert found.words == 2 * words
+    rates = [float(rate) for rate in re.findall(r'"train_lr": "([^"]+)"', (tmp_path / "r" / LOG).read_text())]
+    assert rates == [QUICK.learning_rate, QUICK.learning_rate / 2]
     assert found.seconds > 0
     assert [loss for _, loss in heard] == found.valid_loss
     state = torch.load(tmp_path / "r" / "checkpoint_last.pt", weights_only=False)
