@@ -197,6 +197,20 @@ def test_the_theme_follows_the_system_and_the_button(opened):
     assert dark[0] != light
 
 
+def test_paper_shows_all_figures_on_light_ground(opened):
+    page = opened(color_scheme="dark")
+    # what figures look like when the page is put on paper, of which nothing was in sight before
+    page.evaluate(
+        "addEventListener('beforeprint', () => { window.printed = document.documentElement.dataset.theme; })"
+    )
+    paper = len(page.pdf())
+    assert page.evaluate("window.printed") == "light"
+    assert page.locator("figure .chart[data-ready] svg.marks").count() == 7
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.locator("#figures").evaluate("section => section.remove()")
+    assert paper > 1.5 * len(page.pdf())
+
+
 #: the least contrast of any text with its ground, as the Web Content Accessibility Guidelines compute it
 CONTRAST = """() => {
   const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);

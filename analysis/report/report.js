@@ -30,7 +30,8 @@ const themes = ["system", "light", "dark"];
 const system = window.matchMedia("(prefers-color-scheme: dark)");
 let theme = "system";
 try { theme = themes.includes(localStorage.theme) ? localStorage.theme : theme; } catch { /* kept nowhere */ }
-const dark = () => theme === "dark" || (theme === "system" && system.matches);
+let printing = false; // paper is light
+const dark = () => !printing && (theme === "dark" || (theme === "system" && system.matches));
 function applyTheme() {
   document.documentElement.dataset.theme = dark() ? "dark" : "light";
   $("theme").textContent = `Theme: ${theme}`;
@@ -56,7 +57,7 @@ function fitted(spec, room) {
   const columns = Math.min(found.columns || 1, found.concat ? panels.length : 3);
   for (const panel of panels) {
     if (typeof panel.width !== "number") continue;
-    const labels = found.concat ? 130 : narrow() ? 75 : 40;
+    const labels = found.concat ? 215 : narrow() ? 75 : 40;
     const width = Math.max(panel.width, Math.min(300, Math.floor((room - 60) / columns) - labels));
     if (typeof panel.height === "number") panel.height = Math.round((panel.height * width) / panel.width);
     panel.width = width;
@@ -82,6 +83,7 @@ function draw(element, spec) {
     });
   });
 }
+const specification = (element) => data.figures[element.parentElement.dataset.figure].spec;
 function redraw() {
   for (const [element, spec] of drawn) if (element.isConnected) draw(element, spec); else drawn.delete(element);
 }
@@ -95,11 +97,19 @@ const sight = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
     sight.unobserve(entry.target);
-    const figure = data.figures[entry.target.parentElement.dataset.figure];
-    draw(entry.target, figure.spec);
+    draw(entry.target, specification(entry.target));
   }
 }, { rootMargin: "600px" });
-for (const element of document.querySelectorAll("figure .chart")) sight.observe(element);
+const charts = document.querySelectorAll("figure .chart");
+for (const element of charts) sight.observe(element);
+// What was never in sight is to be on paper, too.
+function print(begins) {
+  printing = begins;
+  if (begins) for (const element of charts) drawn.set(element, specification(element));
+  applyTheme();
+}
+window.addEventListener("beforeprint", () => print(true));
+window.addEventListener("afterprint", () => print(false));
 
 // ---- table of cells
 
