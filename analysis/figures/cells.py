@@ -56,7 +56,9 @@ def cells(results: Results) -> alt.TopLevelMixin:
     steps = staircase(data, ["model", "way"]).assign(kind="staircase")
     x = alt.X("sparsity:Q", title=TITLES["sparsity"], scale=alt.Scale(zero=False, padding=6))
     base = alt.Chart().encode(x, style.colour("way", order, "grouping or rule"))
-    y = alt.Y("drop:Q", title=TITLES["drop"], scale=alt.Scale(zero=False, padding=6))
+    # the line at zero has no grid of its own, and its axis is the same
+    axis = alt.Axis(grid=True)
+    y = alt.Y("drop:Q", title=TITLES["drop"], scale=alt.Scale(zero=False, padding=6), axis=axis)
     zero = alt.Chart().mark_rule(strokeWidth=0.5, strokeDash=[1, 0]).encode(y=alt.datum(0))
     points = base.transform_filter("datum.kind != 'staircase'").mark_point(size=34, strokeWidth=1.4)
     lines = base.transform_filter("datum.kind == 'staircase'").mark_line(

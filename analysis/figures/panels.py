@@ -33,8 +33,10 @@ def _panel(
 ) -> style.Panel:
     order = rows.groupby("group")[value].median().sort_values(ascending=False).index.tolist()
     base = alt.Chart(rows)
-    y = alt.Y("group:N", title=None, sort=order, axis=alt.Axis(labelLimit=135, grid=True))
-    x = alt.X(f"{value}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
+    y = alt.Y("group:N", title=None, sort=order, axis=alt.Axis(labelLimit=style.NAMES, grid=True))
+    # a line at a number has no grid of its own, and its axis is the same
+    axis = alt.Axis(grid=True)
+    x = alt.X(f"{value}:Q", title=title, scale=alt.Scale(zero=False, padding=6), axis=axis)
     points = base.mark_point(size=18, strokeWidth=1, opacity=0.8).encode(
         x,
         y,

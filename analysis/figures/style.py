@@ -31,6 +31,8 @@ HEAT = ("#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 
 #: pixels: the width of one of three panels in a page's width
 PANEL = 170
+#: and of the name of a group at most: enough to tell encoder.lstm.weight_ih_l0 from that of _reverse
+NAMES = 190
 #: the legend of a series of lines, long enough for its dashes
 LINES: dict[str, Any] = {
     "symbolType": "stroke",

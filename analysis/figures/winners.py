@@ -39,7 +39,7 @@ def _heat(rows: pd.DataFrame, grouping: str) -> style.Panel:
     order = list(dict.fromkeys(rows.loc[finest.index, "group"]))
     base = alt.Chart(rows).encode(
         alt.X("model:N", title=None, axis=alt.Axis(labelAngle=-35)),
-        alt.Y("group:N", title=None, sort=order, axis=alt.Axis(labelLimit=135)),
+        alt.Y("group:N", title=None, sort=order, axis=alt.Axis(labelLimit=style.NAMES)),
         tooltip=["cell", "group", "connections", *rounded("sparsity", "overall")],
     )
     scale = alt.Scale(domain=[0, 100], range=list(style.HEAT), interpolate="rgb")
