@@ -5,10 +5,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import setting_columns
-from analysis.outcomes import column, placed
+from analysis.outcomes import DENSE, RULES, column, placed
 
-#: search-free rules: they spread one strength over all connections, and draw nothing at random
-RULES = ("class-blind", "class-uniform", "class-distribution", "lamp")
 SHUFFLED = "shuffled("
 
 
@@ -40,12 +38,12 @@ def ordered(ways: pd.Series) -> list[str]:
 
 
 def searched(runs: pd.DataFrame) -> pd.DataFrame:
-    """Finished cells whose size a constraint decided; those of a given sparsity stand apart.
+    """Finished cells whose size a constraint decided; those of a given sparsity and dense ones stand apart.
 
     Raises NotCollected if no cell is finished.
     """
     rows = placed(runs)
-    return rows[column(rows, "sparsity").isna()].reset_index(drop=True)
+    return rows[column(rows, "sparsity").isna() & (rows["search"] != DENSE)].reset_index(drop=True)
 
 
 def main_setting(runs: pd.DataFrame) -> pd.DataFrame:
@@ -74,5 +72,5 @@ def setting_name(rows: pd.DataFrame) -> str:
     ]
     return (
         f"tolerance {first['config.tolerance']:g} {unit[first['config.constraint']]}, "
-        f"at most {' and '.join(budget)} a search, {first['config.schedule']}, {first['config.operator']}"
+        f"a budget of {' and '.join(budget)} a search, {first['config.schedule']}, {first['config.operator']}"
     )

@@ -32,7 +32,7 @@ class BleuDifference(NamedTuple):
     #: ends of its 95 % interval
     low: float
     high: float
-    #: two-sided, as sacrebleu computes it
+    #: as sacrebleu computes it; where the sign of the drop is clear, about that of a one-sided test
     p: float
 
 

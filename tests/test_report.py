@@ -135,10 +135,35 @@ def test_a_rule_that_is_smaller_is_said(tmp_path):
     assert answer.versus["rule"].verdict == "described"
 
 
-def test_a_shuffled_grouping_never_wins(tmp_path):
-    results = written(tmp_path, [run(remaining=0.6), run(grouping="shuffled(gate)", remaining=0.5)])
+def test_a_shuffled_grouping_never_wins_but_it_is_said_that_it_is_smaller(tmp_path):
+    more = [run(grouping="layer", remaining=0.7), run(grouping="shuffled(gate)", remaining=0.5)]
+    results = written(tmp_path, [run(remaining=0.6), *more])
     [answer] = answers(results, Texts(results))
     assert (answer.winner.way, answer.versus["shuffled"].points) == ("gate", pytest.approx(-10))
+    assert words.wins(answer) == (
+        "keeps the fewest connections: 60.0 % (one seed), searched by NCS. Next: layer 70.0 %. "
+        "Smaller still, with groups dealt at random: shuffled(gate) 50.0 %."
+    )
+
+
+def test_a_dense_model_is_no_search(tmp_path):
+    dense = run(grouping="single", search="dense", remaining=1.0, pruned=(0, 0))
+    results = written(tmp_path, [run(remaining=0.6), dense])
+    [answer] = answers(results, Texts(results))
+    assert [entry.way for entry in answer.entries] == ["gate"]
+    assert answer.versus == {}
+    assert words.wins(answer) == "keeps the fewest connections: 60.0 % (one seed), searched by NCS."
+
+
+def test_costs_are_in_delivered_tokens_and_minutes_of_a_core(tmp_path):
+    rule = run(grouping="single", search="class-blind", remaining=0.8, tokens=200_000)
+    results = written(tmp_path, [run(remaining=0.6, tokens=2_040_000, test=29.25), rule])
+    [answer] = answers(results, Texts(results))
+    assert words.costs(answer) == (
+        "The dense model has 30.00 BLEU on test. The pruned one loses 0.75. "
+        "A search takes 2.0 million delivered tokens, 1 minute of one core; "
+        "class-blind without search, 0.2 million."
+    )
 
 
 def test_lstms_come_first(tmp_path):
@@ -146,9 +171,11 @@ def test_lstms_come_first(tmp_path):
     assert [one.model for one in answers(results, Texts(results))] == ["luong", "rnnsearch", "transformer"]
 
 
-@pytest.mark.parametrize(("p", "said"), [(0.0004, "p < 0.001"), (0.0314, "p = 0.031"), (1.0, "p = 1.000")])
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.0004, "< 0.001"), (0.0314, "0.031"), (1.0, "1.000"), (np.nan, "")]
+)
 def test_p_values_are_printed_as_far_as_they_say_something(p, said):
-    assert words.p_value(p) == said
+    assert words.p_number(p) == said
 
 
 def test_no_zero_has_a_sign(tmp_path):
@@ -208,6 +235,11 @@ def test_text_that_does_not_fit_is_left_out(tmp_path):
     assert "sentences" not in contents(results, Texts(results))["cells"][0]
     path.unlink()
     assert "sentences" not in contents(results, Texts(results))["cells"][0]
+
+
+def test_sizes_are_exact_enough_to_be_rounded_by_the_page(tmp_path):
+    results = written(tmp_path, [run(remaining=0.7285194)])
+    assert contents(results, Texts(results))["cells"][0]["left"] == 72.8519  # 72.85 would be shown as 72.8
 
 
 def test_what_was_skipped_or_not_run_is_told(tmp_path):

@@ -26,10 +26,13 @@ CONTROLS = (
 def wins(answer: Answer) -> str:
     """How small the winner's models are, and who comes next; goes on after the winner's name."""
     winner = answer.winner
-    after = [e for e in answer.entries if e.searches and e.search == winner.search and e != winner]
+    beside = [e for e in answer.entries if e.searches and e.search == winner.search and e != winner]
+    after = [e for e in beside if e.mean >= winner.mean]
     said = f"keeps the fewest connections: {_size(winner)}, searched by {winner.search}."
     if after:
         said += f" Next: {', '.join(f'{e.way} {e.mean:.1f} %' for e in after[:3])}."
+    if len(after) < len(beside):
+        said += f" Smaller still, with groups dealt at random: {beside[0].way} {beside[0].mean:.1f} %."
     rules = [e for e in answer.entries if not e.searches and e.mean < winner.mean]
     if rules:
         said += f" Smaller still, without any search: the rule {rules[0].way}, {rules[0].mean:.1f} %."
@@ -66,11 +69,11 @@ def costs(answer: Answer) -> str:
     said += f"The {len(drops)} pruned ones lose" if len(drops) > 1 else "The pruned one loses"
     if answer.bleu:
         lost = answer.bleu
-        said += f" {lost.drop:.2f} (95 % interval {lost.low:.2f} to {lost.high:.2f}, {p_value(lost.p)})"
+        said += f" {lost.drop:.2f} (95 % interval {lost.low:.2f} to {lost.high:.2f})"
     else:
         said += f" {np.mean(drops):.2f}"
     said += " on average." if len(drops) > 1 else "."
-    said += f" A search translates {_million(winner.tokens)} tokens, {_time(winner.hours)} of one core"
+    said += f" A search takes {_million(winner.tokens)} delivered tokens, {_time(winner.hours)} of one core"
     rules = [e for e in answer.entries if e.way == "class-blind"]
     return f"{said}; class-blind without search, {_million(rules[0].tokens)}." if rules else f"{said}."
 
@@ -111,11 +114,6 @@ def growth(kind: Kind) -> float:
     return (kind.pruned - kind.dense) / max(1.0, kind.dense) ** 0.5
 
 
-def p_value(p: float) -> str:
-    """A p-value in a sentence."""
-    return f"p {p_number(p)}" if p < SMALLEST else f"p = {p_number(p)}"
-
-
 def p_number(p: float) -> str:
     """A p-value as it is printed; nothing where nothing was tested."""
     if np.isnan(p):
@@ -142,7 +140,10 @@ def _million(number: float) -> str:
 
 
 def _time(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def _range(low: int, high: int) -> str:

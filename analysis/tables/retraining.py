@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.frame import NotCollected, Results
-from analysis.outcomes import CLASS_BLIND, Outcome, outcomes, placed
+from analysis.outcomes import CLASS_BLIND, DENSE, Outcome, outcomes, placed
 from analysis.tables.best import cost, drops, size
 from analysis.tables.style import table
 
@@ -18,8 +18,6 @@ intervals of the paired bootstrap over sentences. Gradual prunes while it trains
 """
 SHOWN = ["schedule", "sparsity", "distillation"]
 BY = ["model", "tolerance", "search", "grouping", *SHOWN, "setting"]
-#: the search that leaves a model as it is
-DENSE = "dense"
 
 
 def retraining(results: Results) -> Styler:
