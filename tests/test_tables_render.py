@@ -11,7 +11,8 @@ import pytest
 from miniature import failure, run, written
 
 from analysis.tables import TABLES, made, render, save
-from analysis.tables.style import interval, spread, table
+from analysis.tables.best import best
+from analysis.tables.style import data_of, interval, spread, table
 
 NASTY = r"a_b & 50% <b>x</b> #1 {y} ~ ^ $z$ \end{tabular} |"
 ROWS = pd.DataFrame(
@@ -86,11 +87,25 @@ def test_latex_aligns_numbers_and_escapes_text(styler):
     text = render.latex(styler, "best")
     assert r"\begin{tabular}{lSSSl}" in text
     assert r"\toprule" in text
-    assert r"{remaining \%}" in text
+    assert r"{\shortstack[l]{remaining\\\%}}" in text
     assert r"\bfseries 72.0 & 2143362 & -8.0 & [$-$0.50, 1.00] \\" in text
     assert r"a\_b \& 50\% <b>x</b> \#1 \{y\} " in text
     assert r"\caption{Numbers \& <names>, 50 \%.}\label{tab:best}" in text
     assert text.count(r"\end{tabular}") == 1
+
+
+def test_a_p_that_is_not_zero_is_not_printed_as_zero():
+    rows = pd.DataFrame({"Holm p": [0.00004, 0.0001, 0.0314, float("nan")]})
+    styler = table(rows, "Small.")
+    assert [line.strip("| ") for line in render.markdown(styler).splitlines()[-4:]] == [
+        "<0.0001",
+        "0.0001",
+        "0.0314",
+        "",
+    ]
+    assert Cells(render.html(styler, "p")).text[2:] == ["<0.0001", "0.0001", "0.0314", ""]
+    assert "&lt;0.0001" in render.html(styler, "p")
+    assert "<0.0001 \\" in render.latex(styler, "p")
 
 
 def test_a_long_table_may_be_broken():
@@ -155,8 +170,14 @@ def test_latex_compiles_every_table(results, tmp_path, styler):
     out = tmp_path / "out"
     save(made(results), out)
     (out / "nasty.tex").write_text(render.latex(styler, "nasty"), encoding="utf-8")
+    # the widest table, over more rows than a page has, with the longest names that there are
+    rows = data_of(best(results))
+    names = {"model": "transformer", "search": "class-distribution", "grouping": "stage+component"}
+    broken = table(pd.concat([rows.assign(**names)] * 8), "Best, of many.")
+    (out / "broken.tex").write_text(render.latex(broken, "broken"), encoding="utf-8")
     document = (out / "tables.tex").read_text(encoding="utf-8")
-    (out / "tables.tex").write_text(document.replace(r"\input{best}", r"\input{best}\input{nasty}"))
+    everything = r"\input{best}\input{nasty}\clearpage\input{broken}"
+    (out / "tables.tex").write_text(document.replace(r"\input{best}", everything))
     options = [] if LATEX == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
     for _ in range(2):  # a longtable knows its widths the second time
         done = subprocess.run([str(LATEX), *options, "tables.tex"], cwd=out, capture_output=True, check=False)

@@ -25,6 +25,8 @@ PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 NEEDED = "% needs booktabs, etoolbox, graphicx, longtable and siunitx, set up as in tables.tex\n"
 #: rows that fit on a page; a longer table is broken
 PAGE = 40
+#: of a table over several pages, which cannot be scaled
+SMALL = r"\tiny\setlength{\tabcolsep}{2pt}\setlength{\LTcapwidth}{\linewidth}"
 #: as wide as it is, but no wider than the page
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
@@ -61,11 +63,12 @@ def latex(styler: Styler, name: str) -> str:
     """A float, or a longtable where it does not fit on a page; its label is ``tab:<name>``."""
     # siunitx groups digits itself, and takes a comma for the decimal marker
     copied: Any = written(copy.deepcopy(styler), "latex", thousands="")
+    copied.format_index(_stacked, axis="columns", escape="latex")
     caption, label = _escaped(caption_of(styler)), f"tab:{name}"
     options: dict[str, Any] = {"hrules": True, "siunitx": True, "convert_css": True}
     if len(data_of(styler)) > PAGE:
         body = copied.set_caption(caption).to_latex(environment="longtable", label=label, **options)
-        return f"{NEEDED}{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{_minus(body)}}}\n"
+        return f"{NEEDED}{{{SMALL}\n{_minus(body)}}}\n"
     copied.caption = None
     return (
         f"{NEEDED}\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
@@ -94,6 +97,11 @@ td, th { padding: .15em .6em }
 td { white-space: nowrap }
 </style>
 """
+
+
+def _stacked(name: str) -> str:
+    """A heading with a word a line, since most are wider than what is below."""
+    return "\\shortstack[l]{" + name.replace(" ", "\\\\") + "}" if " " in name else name
 
 
 def _minus(text: str) -> str:

@@ -24,6 +24,8 @@ FORMATS = {
         ["evaluations", "skipped", "tokens", "connections", "parameters", "sentences"], "{:,.0f}"
     ),
 }
+#: p-values below are not told apart
+SMALLEST = 0.0001
 
 
 def table(rows: pd.DataFrame, caption: str, bold: Iterable[tuple[int, str]] = ()) -> Styler:
@@ -68,11 +70,21 @@ def numbers(styler: Styler) -> list[str]:
 
 def written(styler: Styler, escape: str | None = None, thousands: str = ",") -> Styler:
     """The same table with all numbers in their formats, and text escaped for "html" or "latex"."""
+    below = "&lt;" if escape == "html" else "<"  # what is formatted is not escaped any more
     formats: Any = {
-        name: _number(FORMATS[name.split()[-1]].replace(",", thousands)) for name in numbers(styler)
+        name: _number(kind, FORMATS[kind].replace(",", thousands), below)
+        for name in numbers(styler)
+        for kind in [name.split()[-1]]
     }
     return styler.format(formats, escape=escape).format_index(axis="columns", escape=escape)
 
 
-def _number(pattern: str) -> Callable[[Any], str]:
-    return lambda value: pattern.format(value) if not pd.isna(value) and math.isfinite(value) else ""
+def _number(kind: str, pattern: str, below: str) -> Callable[[Any], str]:
+    def text(value: Any) -> str:
+        if pd.isna(value) or not math.isfinite(value):
+            return ""
+        if kind == "p" and value < SMALLEST:
+            return f"{below}{pattern.format(SMALLEST)}"
+        return pattern.format(value)
+
+    return text
