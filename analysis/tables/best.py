@@ -13,11 +13,12 @@ from analysis.significance import Comparison, compare
 from analysis.tables.style import interval, spread, table
 
 CAPTION = """Best compression. Remaining connections in percent of the prunable ones: median and range over
-search seeds. Points: mean difference to class-blind under the same constraint, and to the shuffled control
-over the same seeds (negative: smaller), with 95 % intervals of Student's t; bold where the one against
-class-blind lies below zero. Drops: means over seeds in BLEU points (dense minus pruned), with the mean ends
-of the 95 % intervals of the paired bootstrap over sentences. Back-offs, tokens of the search and core
-hours: means of a cell.
+search seeds. Points: mean difference to class-blind under the same constraint, and to the grouping's own
+shuffled control over the same seeds, or another's where that was not run (negative: smaller), with 95 %
+intervals of Student's t; bold where the one against class-blind lies below zero. Drops: means over seeds in
+BLEU points (dense minus pruned), with the mean ends of the two-sided 95 % intervals of the paired bootstrap
+over sentences; a tolerance is held by a one-sided bound, so an interval may end above it. Back-offs, tokens
+of the search and core hours: means of a cell.
 """
 NEEDED = ["backed_off", "tokens", "seconds", "other_seconds"]
 MEASURED = ("drop", "low", "high")

@@ -14,11 +14,11 @@ from analysis.tables.style import interval, spread, table
 
 CONTRASTS = """Groupings against each other. Points: mean difference of the remaining connections over
 shared seeds, in percent of the prunable ones (grouping minus against; negative: smaller), with the 95 %
-interval of Student's t, bold where it excludes zero. p of the paired t-test; Holm p corrected over all
-comparisons of a model in one setting; sign-flip p exact, which with five seeds is never below 0.0625.
-Effect: Cohen's d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference in
-points with the 95 % interval of the paired bootstrap over sentences. Class-blind
-draws nothing at random and is one constant.
+interval of Student's t, bold where it excludes zero, not corrected. p of the paired t-test; Holm p corrected
+over all comparisons of a model in one setting; sign-flip p exact, which with five seeds is never below
+0.0625. Effect: Cohen's d_z. Wins: share of seeds in which the grouping is smaller. Test BLEU: mean difference
+in points with the 95 % interval of the paired bootstrap over sentences. Class-blind draws nothing at random
+and is one constant.
 """
 RANKS = """Groupings over models, descriptive: mean rank of the median remaining connections, and on how
 many models a grouping is the smallest (equal ones share a win). Seeds of one model are no independent
@@ -27,7 +27,7 @@ blocks, so there is no test.
 OPTIMISERS = """Optimisers at equal budget. Pairs are groupings and seeds that all optimisers of the block
 have finished. Remaining connections in percent of the prunable ones: median and range. Points: mean
 difference to {first} over the pairs (negative: smaller), with the 95 % interval of Student's t, bold where
-it excludes zero; Holm p of the paired t-test, corrected over the optimisers of the model.
+it excludes zero; Holm p of the paired t-test, corrected over the optimisers of the block.
 """
 #: what the others are compared to, where it is there
 NCS = "NCS"
@@ -81,7 +81,8 @@ def optimisers(results: Results) -> Styler:
             "`olmp grid optimisers` runs them"
         )
     listed = pd.DataFrame(found)
-    listed["Holm p"] = listed.groupby("model")["p"].transform(lambda p: holm(p.tolist()))
+    blocks = listed.groupby(["model", "tolerance", "setting"], dropna=False)
+    listed["Holm p"] = blocks["p"].transform(lambda p: holm(p.tolist()))
     bold = [(row, "points") for row in listed.index[_excludes_zero(listed)]]
     firsts = " or ".join(listed.pop("first").unique())
     return table(listed.drop(columns=["low", "high", "p"]), OPTIMISERS.format(first=firsts), bold)
