@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import translation
+from analysis.frame import require, translation
 from analysis.outcomes import CLASS_BLIND, RULES, Outcome, one_shot, outcomes, placed, rule_beside
 from analysis.significance import Comparison, PairedBootstrap, compare, holm, ranks
 
@@ -28,9 +28,11 @@ def contrasts(runs: pd.DataFrame, bootstrap: PairedBootstrap | None = None) -> p
     and p of the paired bootstrap; nan without a ``bootstrap`` that knows the translations. The
     rule class-blind draws nothing at random: it is one constant for all seeds.
 
-    Raises NotCollected if no cell is finished.
+    Raises NotCollected if no cell is finished, or if columns are missing.
     """
     rows = one_shot(placed(runs))
+    if bootstrap is not None:
+        require(rows, ["files"], "the table of runs")
     searched = rows[~rows["search"].isin(RULES)]
     found = [
         setting | pair

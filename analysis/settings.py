@@ -4,10 +4,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import setting_columns
+from analysis.frame import require, setting_columns
 from analysis.outcomes import DENSE, RULES, column, placed
 
 SHUFFLED = "shuffled("
+#: columns that a finished cell has to have
+NEEDED = [
+    *("config.constraint", "config.operator", "config.schedule"),
+    *("groups", "sets.test.drop", "sets.test.bleu"),
+]
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -40,9 +45,10 @@ def ordered(ways: pd.Series) -> list[str]:
 def searched(runs: pd.DataFrame) -> pd.DataFrame:
     """Finished cells whose size a constraint decided; those of a given sparsity and dense ones stand apart.
 
-    Raises NotCollected if no cell is finished.
+    Raises NotCollected if no cell is finished, or if columns are missing.
     """
     rows = placed(runs)
+    require(rows, NEEDED, "the table of runs")
     return rows[column(rows, "sparsity").isna() & (rows["search"] != DENSE)].reset_index(drop=True)
 
 

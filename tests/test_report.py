@@ -276,6 +276,16 @@ def test_versions_are_counted_over_cells(tmp_path):
     assert ("torch", "2.13.0", 2) in found
 
 
+COLUMNS = ("files", "groups", "seconds", "family", "config.constraint", "config.schedule", "sets.test.chrf")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_older_results_lack_columns_and_say_so(tmp_path, column):
+    older = {key: value for key, value in run().items() if key != column}
+    with pytest.raises(NotCollected, match=f"the table of runs lacks {column}: it was collected by another"):
+        page(written(tmp_path, [older]))
+
+
 def test_embedded_data_cannot_end_its_element():
     text = _embedded({"</script>": "<!-- <script> & \u2028"})
     assert not set("<>&") & set(text)

@@ -10,21 +10,30 @@ import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from analysis import settings
 from analysis.errors import NotCollected
-from analysis.frame import Results, failed, finished
+from analysis.frame import SETS, Results, failed, finished, require
 from analysis.report import words
 from analysis.report.answers import ROLES, answers
-from analysis.report.content import contents, own_versions, skipped, versions
+from analysis.report.content import SCORES, contents, own_versions, skipped, versions
 from analysis.report.texts import Texts
-from analysis.settings import main_setting, setting_name
+
+#: columns that a finished cell has to have
+NEEDED = [
+    *settings.NEEDED,
+    *("family", "files", "remaining_of_all", "seconds", "tokens"),
+    *(f"sets.{split}.{name}" for split in SETS for name in SCORES),
+]
 
 
 def page(results: Results) -> str:
-    """The report as HTML. Raises NotCollected if there are no cells at all."""
+    """The report as HTML. Raises NotCollected if there are no cells at all, or if columns are missing."""
+    if len(rows := finished(results.runs)):
+        require(rows, NEEDED, "the table of runs")
     texts = Texts(results)
     shown = contents(results, texts)
     try:
-        found, setting = answers(results, texts), setting_name(main_setting(results.runs))
+        found, setting = answers(results, texts), settings.setting_name(settings.main_setting(results.runs))
     except NotCollected:  # nothing is finished yet: what has failed is worth a page, too
         found, setting = [], ""
     scripts = [_vega(), _own("report.js")]
@@ -41,7 +50,7 @@ def page(results: Results) -> str:
         roles=ROLES,
         setting=setting,
         grids=[folder.resolve().name for folder in results.folders],
-        done=len(finished(results.runs)),
+        done=len(rows),
         failed=failed(results.runs).to_dict("records"),
         skipped=skipped(results),
         left_out=shown["left_out"],

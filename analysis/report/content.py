@@ -21,6 +21,8 @@ CURVE_POINTS = 40_000
 WORST, BEST = 8, 3
 #: cells that bring translations, the smallest of each grouping and model first
 TRANSLATED_CELLS = 300
+#: what is shown of each set of sentences
+SCORES = ("dense_bleu", "bleu", "drop", "low", "high", "dense_chrf", "chrf")
 #: packages that a number depends on
 PACKAGES = ("sacrebleu", "torch", "ve-fairseq", "fairseq-fixed", "numpy", "sentencepiece", "nevergrad")
 OWN = ("olmp", "altair", "vl-convert-python", "pandas", "sacrebleu", "scipy", "statsmodels")
@@ -110,13 +112,7 @@ def _cell(run: dict[str, Any]) -> dict[str, Any]:
         # shown with one decimal: rounded to two before, 72.852 would become 72.8 in the browser
         "left": _rounded(100 * run["remaining"], 4),
         "left_of_all": _rounded(100 * run["remaining_of_all"], 4),
-        "sets": {
-            name: {
-                key: _rounded(run[f"sets.{name}.{key}"])
-                for key in ("dense_bleu", "bleu", "drop", "low", "high", "dense_chrf", "chrf")
-            }
-            for name in SETS
-        },
+        "sets": {name: {key: _rounded(run[f"sets.{name}.{key}"]) for key in SCORES} for name in SETS},
         "groups": [[one[key] for key in ("group", "connections", "pruned", "threshold")] for one in groups],
         "spent": {
             name: _rounded(run[name], 0)
