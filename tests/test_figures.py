@@ -91,6 +91,13 @@ def test_sensitivity_is_the_slope_in_points_per_percent_of_the_model(tmp_path):
     assert found["slope"].tolist() == pytest.approx([0.02, 0.05])
 
 
+def test_sensitivity_is_about_bleu_alone(tmp_path):
+    cell = run(config__constraint="accuracy")
+    tried = [evaluation(cell["cell"], i, (0.1 * (i % 4), 0.02 * i), 0.1 * i) for i in range(20)]
+    with pytest.raises(LeftOut):
+        sensitivity_data(written(tmp_path, [cell], tried))
+
+
 def test_progress_has_quartiles_over_seeds_at_the_same_tokens(tmp_path):
     cells = [run(seed=seed) for seed in (1, 2, 3)]
     tried = []

@@ -12,8 +12,9 @@ from analysis.frame import NotCollected
 from analysis.report import _embedded, page, words
 from analysis.report.answers import answers
 from analysis.report.content import contents, skipped, versions
-from analysis.report.errors import by_length, gleu, kinds, profile
+from analysis.report.errors import Lengths, by_length, gleu, kinds, profile
 from analysis.report.texts import Texts
+from analysis.significance import BleuDifference
 from harness.bleu import Bleu
 
 
@@ -176,6 +177,25 @@ def test_lstms_come_first(tmp_path):
 )
 def test_p_values_are_printed_as_far_as_they_say_something(p, said):
     assert words.p_number(p) == said
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.2, ""), (-0.4, ", which may be noise")])
+def test_a_loss_that_may_be_noise_is_called_so(tmp_path, low, said):
+    results = written(tmp_path, [run()])
+    [answer] = answers(results, Texts(results))
+    counts = counted(REFERENCES, DENSE), counted(REFERENCES, PRUNED)
+    parts = [
+        Lengths(1, 5, 9, BleuDifference(30.0, 29.0, 1.0, low, 2.5, 0.1)),
+        Lengths(6, 8, 9, BleuDifference(30.0, 30.1, -0.1, -0.5, 0.3, 0.5)),
+    ]
+    found = list(words.errors(answer._replace(profile=profile(*counts), lengths=parts)))
+    assert found[0].startswith(
+        "Of 3 test sentences 1 (33 %) are translated worse than by the dense model in GLEU"
+    )
+    assert found[1] == (
+        f"It loses most on references of 1 to 5 words: 1.0 BLEU (95 % interval {low} to 2.5{said}); "
+        "least on those of 6 to 8: -0.1."
+    )
 
 
 def test_no_zero_has_a_sign(tmp_path):

@@ -32,7 +32,8 @@ FIGURES = (
         "progress",
         "What more search buys",
         SETTING + "The smallest model found within the tolerance on the search set, after so many delivered "
-        "tokens: median over seeds (line) and quartiles (band).",
+        "tokens: median over seeds (line) and quartiles (band). What comes out may be larger: some of these "
+        "candidates fail when they are judged again in full precision, and on the confirm set.",
         candidates.progress,
     ),
     Figure(

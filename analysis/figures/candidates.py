@@ -79,7 +79,8 @@ def sensitivity_data(results: Results) -> pd.DataFrame:
     candidates per group are left out.
     """
     rows = main_setting(results.runs)
-    rows = rows[~is_rule(rows) & (rows["config.operator"] == "magnitude")]
+    held = (rows["config.operator"] == "magnitude") & (rows["config.constraint"] == "bleu")
+    rows = rows[~is_rule(rows) & held]
     tried = results.evaluations
     tried = tried[(tried["how"] == "translated") & (tried["stage"] == "search")]
     by_cell = dict(list(tried.groupby("cell")))

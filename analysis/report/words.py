@@ -87,15 +87,16 @@ def errors(answer: Answer) -> Iterator[str]:
     share = 100 * about.worse / about.sentences
     yield (
         f"Of {about.sentences:,} test sentences {about.worse:,} ({share:.0f} %) are translated worse than "
-        f"by the dense model, {about.better:,} better, {about.same:,} as well as before."
+        f"by the dense model in GLEU, {about.better:,} better, {about.same:,} as well as before."
     )
     if len(answer.lengths) > 1:
         most = max(answer.lengths, key=lambda part: part.bleu.drop)
         least = min(answer.lengths, key=lambda part: part.bleu.drop)
         lost = most.bleu
+        doubt = ", which may be noise" if lost.low <= 0 else ""
         yield (
             f"It loses most on references of {_range(most.shortest, most.longest)} words: "
-            f"{_number(lost.drop)} BLEU (95 % interval {_number(lost.low)} to {_number(lost.high)}); "
+            f"{_number(lost.drop)} BLEU (95 % interval {_number(lost.low)} to {_number(lost.high)}{doubt}); "
             f"least on those of {_range(least.shortest, least.longest)}: {_number(least.bleu.drop)}."
         )
     (one_dense, one), (four_dense, four) = about.precisions[0], about.precisions[3]
