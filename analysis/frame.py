@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from analysis.errors import NotCollected
 
 __all__ = [
-    *("NotCollected", "Results", "failed", "finished", "groups", "read_runs", "require"),
+    *("NotCollected", "Results", "failed", "finished", "groups", "require"),
     *("setting_columns", "translation"),
 ]
 
@@ -110,11 +110,6 @@ class Results:
                     "install a newer olmp, or collect again with this one"
                 )
             yield _read(folder / name).assign(grid=folder.resolve().name)
-
-
-def read_runs(folder: Path) -> pd.DataFrame:
-    """The cells of one folder. Raises NotCollected if there are none to read."""
-    return _derived(_read(folder / RUNS).assign(grid=folder.resolve().name))
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:

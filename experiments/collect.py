@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from experiments.grid import Grid, cell_folders, state_of
-from experiments.schema import EVALUATIONS, RUNS, SENTENCES, schemas
+from experiments.schema import EVALUATIONS, NESTED, RUNS, SENTENCES, SETS, schemas
 from experiments.translations import sentence_statistics
 from grouping import StudyError
 from harness import records
@@ -122,7 +122,7 @@ def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _columns(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in record.items():
         name = prefix + key
-        if key in ("sets", "held", "environment") or (prefix.startswith("sets.") and isinstance(value, dict)):
+        if key == "sets" or key in NESTED or (prefix.startswith("sets.") and isinstance(value, dict)):
             yield from _columns(value, f"{name}.")
         elif isinstance(value, list | dict):
             yield name, json.dumps(value)
@@ -148,7 +148,7 @@ class _Evaluations:
 def _with_integers(runs: pd.DataFrame) -> pd.DataFrame:
     """Whole numbers stay whole where some cells have none."""
     whole = {f"config.{name}" for name in _whole(CellConfig)} | set(_whole(Result))
-    whole |= {f"sets.{split}.{name}" for split in ("search", "confirm", "test") for name in _whole(SetResult)}
+    whole |= {f"sets.{split}.{name}" for split in SETS for name in _whole(SetResult)}
     return runs.astype({column: "Int64" for column in runs.columns if column in whole})
 
 

@@ -14,7 +14,6 @@ from analysis.frame import (
     failed,
     finished,
     groups,
-    read_runs,
     require,
     setting_columns,
     translation,
@@ -95,14 +94,12 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, content):
         (tmp_path / "runs.parquet").write_bytes(content)
         with pytest.raises(NotCollected, match="runs.parquet cannot be read .*: `olmp collect"):
             _ = Results.of([tmp_path]).runs
-    with pytest.raises(NotCollected, match="cannot be read"):
-        read_runs(tmp_path)
 
 
 def test_a_foreign_table_is_refused(tmp_path):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "runs.parquet")
     with pytest.raises(NotCollected, match="the table of runs lacks cell, model, status"):
-        read_runs(tmp_path)
+        _ = Results.of([tmp_path]).runs
 
 
 def test_statistics_are_known_by_the_files_of_a_cell(tmp_path):
