@@ -126,7 +126,7 @@ def test_groupings_of_the_main_table_share_their_seeds(shared):
     for cell in cells:
         seeds.setdefault((cell.model, cell.config.grouping, cell.config.search), set()).add(cell.config.seed)
     searched = {key: found for key, found in seeds.items() if key[2] in ("NCS", "CMA")}
-    assert len(searched) == 42
+    assert len(searched) == 44
     assert all(found == {1, 2, 3, 4, 5} for found in searched.values())
     assert len({(c.config.tokens, c.config.evaluations, c.config.tolerance) for c in cells}) == 1
 
