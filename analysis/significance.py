@@ -126,6 +126,14 @@ def compare(first: ArrayLike, second: ArrayLike) -> Comparison:
     return Comparison(pairs, mean, low, high, float(found.pvalue), exact, effect)
 
 
+def sign_test(more: int, fewer: int) -> float:
+    """Two-sided p of as many changes up and down, if both are as likely; what did not change is left out.
+
+    Where each is a yes or a no this is McNemar's exact test (1947).
+    """
+    return float(stats.binomtest(more, more + fewer).pvalue) if more + fewer else 1.0
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's correction over comparisons that belong together; nan, where nothing was tested, stays nan."""
     values = np.asarray(p, dtype=float)

@@ -14,7 +14,7 @@ from analysis.report.answers import answers
 from analysis.report.content import contents, skipped, versions
 from analysis.report.errors import Lengths, by_length, gleu, kinds, profile
 from analysis.report.texts import Texts
-from analysis.significance import BleuDifference
+from analysis.significance import BleuDifference, sign_test
 from harness.bleu import Bleu
 
 
@@ -70,7 +70,7 @@ def test_kinds_of_errors_are_counted_by_hand():
     references = ["die Lampe {1}", "der Sensor", "die Lampe an an", "5 Lampe"]
     dense = ["die Lampe {1}", "der Sensor", "die Lampe an an", "5 Lampe"]
     pruned = ["die die Lampe", "the Sensor", "die", "5 Lampe ja ja ja"]
-    found = {kind.name.partition(" (")[0]: tuple(kind[1:]) for kind in
+    found = {kind.name.partition(" (")[0]: tuple(kind[1:4]) for kind in
              kinds(sources, references, dense, pruned, training)}  # fmt: skip
     assert found == {
         "frequent words of the reference missing": (0, 1, 5),  # Lampe, in the third
@@ -82,6 +82,43 @@ def test_kinds_of_errors_are_counted_by_hand():
         "sentences under 70% of the reference's length": (0, 1, 4),
         "sentences over 140% of the reference's length": (0, 1, 4),
     }
+
+
+def test_kinds_are_tested_over_sentences_that_changed(tmp_path):
+    sources, references = ["x"] * 12, ["die Lampe"] * 12
+    dense = ["die Lampe"] * 10 + ["die die Lampe", "die Lampe"]
+    pruned = ["die die Lampe"] * 10 + ["die Lampe", "die Lampe"]
+    found = {
+        kind.name.partition(" (")[0]: kind for kind in kinds(sources, references, dense, pruned, references)
+    }
+    # 10 up and 1 down: 2 (1 + 11) / 2^11; five kinds are left, as there is no rare word and no number
+    repeats = found["sentences that repeat a word at once"]
+    assert (repeats.more, repeats.fewer, repeats.p) == (10, 1, pytest.approx(5 * 24 / 2048))
+    assert len(found) == 5
+    # three words for two are too long as well, with the same p: Holm's correction is the same for both
+    assert found["sentences over 140% of the reference's length"].p == repeats.p
+    assert found["sentences under 70% of the reference's length"][4:] == (0, 0, 1.0)
+    results = written(tmp_path, [run()])
+    [answer] = answers(results, Texts(results))
+    counts = counted(references, dense), counted(references, pruned)
+    answer = answer._replace(profile=profile(*counts), kinds=list(found.values()))
+    assert list(words.errors(answer))[-1] == "By kind: no kind of error grew by more than noise."
+    sure = repeats._replace(p=0.05)
+    down = repeats._replace(name="down", dense=10, pruned=1, more=1, fewer=10, p=0.01)
+    assert list(words.errors(answer._replace(kinds=[repeats, down, sure])))[-1] == (
+        "By kind, what grew by more than noise: sentences that repeat a word at once: 10, dense 1."
+    )
+
+
+def test_missing_words_are_tested_by_sentence_not_by_word():
+    references = ["die Lampe ist aus"] * 6 + ["die"] * 6
+    dense = ["die Lampe ist aus"] * 6 + [""] * 6
+    pruned = [""] * 3 + ["die Lampe ist aus"] * 3 + ["die"] * 6
+    found = kinds(references, references, dense, pruned, references * 6)[0]
+    # 12 words in 3 sentences more, 6 words in 6 sentences fewer: 2 (1 + 9 + 36 + 84) / 2^9
+    assert found[:4] == ("frequent words of the reference missing", 6, 12, 30)
+    assert (found.more, found.fewer) == (3, 6)
+    assert sign_test(3, 6) == pytest.approx(260 / 512)
 
 
 def study() -> list[dict]:
@@ -193,7 +230,8 @@ def test_a_loss_that_may_be_noise_is_called_so(tmp_path, low, said):
         "Of 3 test sentences 1 (33 %) are translated worse than by the dense model in GLEU"
     )
     assert found[1] == (
-        f"It loses most on references of 1 to 5 words: 1.0 BLEU (95 % interval {low} to 2.5{said}); "
+        "Of two lengths it loses most on references of 1 to 5 words: 1.0 BLEU "
+        f"(95 % interval {low} to 2.5{said}); "
         "least on those of 6 to 8: -0.1."
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.frame import Results, translation
-from analysis.significance import BleuDifference, bleu_difference
+from analysis.significance import BleuDifference, bleu_difference, holm, sign_test
 
 #: parts of the test set by length, of about the same number of sentences
 PARTS = 4
@@ -54,12 +54,19 @@ class Profile(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of error: how often it happens in the dense and in the pruned model, of ``of`` chances each."""
+    """A kind of error: how often it happens in the dense and in the pruned model, of ``of`` chances each.
+
+    ``more`` and ``fewer`` count the sentences in which it happens more and less often than in the dense
+    model; ``p`` is of the sign test on them, after Holm's correction over the kinds.
+    """
 
     name: str
     dense: int
     pruned: int
     of: int
+    more: int
+    fewer: int
+    p: float
 
 
 def counted(results: Results, run: Mapping[str, Any]) -> tuple[Counts, Counts] | None:
@@ -121,7 +128,7 @@ def kinds(
 ) -> list[Kind]:
     """How often each kind of error happens; ``training`` are the references that the model was trained on."""
     frequency = Counter(word for line in training for word in _words(line))
-    missing: dict[str, Callable[[str], bool]] = {
+    words: dict[str, Callable[[str], bool]] = {
         "frequent words of the reference missing": lambda word: frequency[word] > RARE,
         f"rare words of the reference missing (up to {RARE} times in training)": lambda word: (
             frequency[word] <= RARE
@@ -138,19 +145,25 @@ def kinds(
             len(_words(h)) > LONG * len(_words(r))
         ),
     }
-    found = [
-        Kind(
-            name,
-            sum(map(partial(_missing, which), references, dense)),
-            sum(map(partial(_missing, which), references, pruned)),
-            sum(which(word) for reference in references for word in _words(reference)),
-        )
-        for name, which in missing.items()
-    ]
+    found = []
+    for name, which in words.items():
+        chances = sum(which(word) for reference in references for word in _words(reference))
+        missing = partial(_missing, which)
+        counts = [list(map(missing, references, lines)) for lines in (dense, pruned)]
+        found.append(_kind(name, *counts, chances=chances))
     for name, wrong in per_sentence.items():
-        before, after = (sum(map(wrong, sources, references, lines)) for lines in (dense, pruned))
-        found.append(Kind(name, before, after, len(references)))
-    return [kind for kind in found if kind.of]
+        failing = [list(map(wrong, sources, references, lines)) for lines in (dense, pruned)]
+        found.append(_kind(name, *failing, chances=len(references)))
+    found = [kind for kind in found if kind.of]
+    corrected = holm([kind.p for kind in found])
+    return [kind._replace(p=p) for kind, p in zip(found, corrected, strict=True)]
+
+
+def _kind(name: str, dense: Sequence[int], pruned: Sequence[int], *, chances: int) -> Kind:
+    """From how often it happens in each sentence; p is not corrected yet."""
+    change = np.array(pruned, dtype=int) - np.array(dense, dtype=int)
+    more, fewer = int((change > 0).sum()), int((change < 0).sum())
+    return Kind(name, sum(dense), sum(pruned), chances, more, fewer, sign_test(more, fewer))
 
 
 def _missing(which: Callable[[str], bool], reference: str, hypothesis: str) -> int:

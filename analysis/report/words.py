@@ -1,10 +1,10 @@
 """What the numbers say, in sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from analysis.report.answers import Answer, Entry, Versus
+from analysis.report.answers import LEVEL, Answer, Entry, Versus
 from analysis.report.errors import Kind
 
 #: how a verdict answers "is it more than that?"
@@ -15,6 +15,8 @@ VERDICTS = {
     "untested": "cannot be told",
     "described": "not tested",
 }
+#: how many parts by length there are
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 #: p-values below are not told apart
 SMALLEST = 0.001
 CONTROLS = (
@@ -94,8 +96,10 @@ def errors(answer: Answer) -> Iterator[str]:
         least = min(answer.lengths, key=lambda part: part.bleu.drop)
         lost = most.bleu
         doubt = ", which may be noise" if lost.low <= 0 else ""
+        # the part was picked after the fact, which flatters its interval
         yield (
-            f"It loses most on references of {_range(most.shortest, most.longest)} words: "
+            f"Of {NUMBERS[len(answer.lengths)]} lengths it loses most on references of "
+            f"{_range(most.shortest, most.longest)} words: "
             f"{_number(lost.drop)} BLEU (95 % interval {_number(lost.low)} to {_number(lost.high)}{doubt}); "
             f"least on those of {_range(least.shortest, least.longest)}: {_number(least.bleu.drop)}."
         )
@@ -106,13 +110,7 @@ def errors(answer: Answer) -> Iterator[str]:
         f"(dense {about.ratio[0]:.3f})."
     )
     if answer.kinds:
-        grown = sorted(answer.kinds, key=growth, reverse=True)[:3]
-        yield f"By kind: {'; '.join(f'{k.name}: {k.pruned:,}, dense {k.dense:,}' for k in grown)}."
-
-
-def growth(kind: Kind) -> float:
-    """How much more often an error happens, in standard errors of a count: sorts kinds, tests nothing."""
-    return (kind.pruned - kind.dense) / max(1.0, kind.dense) ** 0.5
+        yield _by_kind(answer.kinds)
 
 
 def p_number(p: float) -> str:
@@ -120,6 +118,15 @@ def p_number(p: float) -> str:
     if np.isnan(p):
         return ""
     return f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}"
+
+
+def _by_kind(kinds: Sequence[Kind]) -> str:
+    """The kinds of errors that grew by more than noise, the surest first."""
+    grown = [k for k in kinds if k.p <= LEVEL and k.more > k.fewer and k.pruned > k.dense]
+    if not grown:
+        return "By kind: no kind of error grew by more than noise."
+    said = (f"{k.name}: {k.pruned:,}, dense {k.dense:,}" for k in sorted(grown, key=lambda k: k.p))
+    return f"By kind, what grew by more than noise: {'; '.join(said)}."
 
 
 def _size(entry: Entry) -> str:
