@@ -59,6 +59,20 @@ def test_cells_are_in_percent_with_the_interval_of_test(tmp_path):
     ]
 
 
+def test_staircases_are_of_one_schedule_tolerance_and_budget(tmp_path):
+    main = [run(seed=seed, remaining=0.75) for seed in (1, 2)] + [run(grouping="layer")]
+    others = [
+        run(remaining=0.1, config__schedule="retrain", cell="luong/retrained"),
+        run(remaining=0.2, config__tolerance=2.0, cell="luong/wide"),
+        run(remaining=0.3, config__tokens=9000, cell="luong/long"),
+        *(run(seed=s, remaining=0.4, config__constraint="accuracy", cell=f"luong/a{s}") for s in range(9)),
+    ]
+    found = cells_data(written(tmp_path, [*others, *main]))
+    assert sorted(found["cell"]) == sorted(cell["cell"] for cell in main)
+    figure = FIGURES[0]
+    assert (figure.name, figure.caption.startswith("All cells share one setting")) == ("cells", True)
+
+
 def test_candidates_are_those_of_the_main_setting_translated_whole(tmp_path):
     gate, other = run(), run(config__tolerance=2.0, cell="luong/wide")
     results = written(

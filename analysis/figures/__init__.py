@@ -15,9 +15,9 @@ FIGURES = (
     Figure(
         "cells",
         "What compression costs on test",
-        "Each point is a cell: how much of the model went, and how much BLEU the test set lost. A staircase "
-        "joins the cells of a grouping that none of its other cells beats in both. Lower and further right "
-        "is better.",
+        SETTING + "Each point is a cell: how much of the model went, and how much BLEU the test set lost. A "
+        "staircase joins the cells of a grouping that none of its other cells beats in both. Lower and "
+        "further right is better.",
         cells.cells,
     ),
     Figure(
