@@ -154,6 +154,25 @@ def test_the_winner_is_held_against_the_next_its_control_and_class_blind(tmp_pat
     assert words.noise(answer) == "More than noise: yes. More than its shuffled control: not shown."
 
 
+@pytest.mark.parametrize(
+    ("single", "roles"), [(0.001, {"next": "single"}), (0.2, {"next": "layer", "single": "single"})]
+)
+def test_a_search_without_groups_that_comes_second_is_the_next(tmp_path, single, roles):
+    # without groups the models are larger by 0.06 or by 20 points: noise, or more than that
+    rows = [cell for cell in study() if cell["config.grouping"] in ("gate", "layer")]
+    gate = {cell["config.seed"]: cell["remaining"] for cell in rows if cell["config.grouping"] == "gate"}
+    rows += [
+        run(grouping="single", seed=seed, remaining=size + single + 0.002 * (-1) ** seed)
+        for seed, size in gate.items()
+    ]
+    results = written(tmp_path, rows)
+    [answer] = answers(results, Texts(results))
+    assert answer.winner.way == "gate"
+    assert {role: one.way for role, one in answer.versus.items()} == roles
+    said = {"single": "not shown", "layer": "yes"}[roles["next"]]
+    assert words.noise(answer) == f"More than noise: {said}."
+
+
 def test_one_seed_says_nothing_about_noise(tmp_path):
     results = written(tmp_path, [run(remaining=0.6), run(grouping="layer", remaining=0.7)])
     [answer] = answers(results, Texts(results))

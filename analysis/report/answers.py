@@ -1,6 +1,6 @@
 """Which grouping wins on each model, whether that is more than noise, what it costs and what goes wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,7 +152,7 @@ def _versus(
     first: dict[str, Entry] = {}
     for other in entries:  # the smallest first
         if other != winner and (not other.searches or other.search == winner.search):
-            first.setdefault(_role(winner, other), other)
+            first.setdefault(_role(winner, other, first), other)
     if "shuffled" in first:
         first.pop("other shuffled", None)
     for role in ROLES:
@@ -177,12 +177,14 @@ def _described(rule: Entry, cells: pd.DataFrame) -> Versus:
     return Versus("rule", rule.way, test.mean, test.low, test.high, np.nan, test.pairs, "described")
 
 
-def _role(winner: Entry, other: Entry) -> str:
+def _role(winner: Entry, other: Entry, first: Collection[str]) -> str:
+    """What another way stands for, after those that hold the roles ``first`` already."""
     if not other.searches:
         return "class-blind" if other.way == "class-blind" else "rule"
     if other.way.startswith(SHUFFLED):
         return "shuffled" if other.way == f"{SHUFFLED}{winner.way})" else "other shuffled"
-    return "single" if other.way == "single" else "next"
+    # no groups at all are the next grouping, too, where they come second
+    return "single" if other.way == "single" and "next" in first else "next"
 
 
 def _verdict(points: float, p: float) -> str:
