@@ -173,6 +173,17 @@ def test_the_keyboard_is_enough(opened):
     assert link.evaluate("element => element === document.activeElement")
 
 
+def test_the_words_are_explained_by_keyboard(opened):
+    page = opened()
+    words = page.locator("#words dl")
+    assert not words.is_visible()
+    page.locator("#words summary").focus()
+    page.keyboard.press("Enter")
+    assert words.is_visible()
+    assert "percent of the prunable connections that remain" in words.inner_text()
+    assert "head" not in words.locator("dt").all_inner_texts()
+
+
 def test_an_address_opens_its_cell(opened):
     page = opened("#cell=luong%2Fgate-NCS-seed1")
     assert page.locator("dialog#cell h2").inner_text() == "luong/gate-NCS-seed1"

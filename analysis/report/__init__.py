@@ -16,6 +16,7 @@ from analysis.frame import SETS, Results, failed, finished, require
 from analysis.report import words
 from analysis.report.answers import ROLES, answers
 from analysis.report.content import SCORES, contents, own_versions, skipped, versions
+from analysis.report.glossary import glossary
 from analysis.report.texts import Texts
 
 #: columns that a finished cell has to have
@@ -48,6 +49,7 @@ def page(results: Results) -> str:
         answers=found,
         words=words,
         roles=ROLES,
+        glossary=glossary(results.runs),
         setting=setting,
         grids=[folder.resolve().name for folder in results.folders],
         done=len(rows),
