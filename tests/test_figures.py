@@ -105,6 +105,24 @@ def test_sensitivity_is_the_slope_in_points_per_percent_of_the_model(tmp_path):
     assert found["slope"].tolist() == pytest.approx([0.02, 0.05])
 
 
+def test_sensitivity_leaves_out_what_racing_stopped_and_says_so(tmp_path):
+    generator = np.random.default_rng(1)
+    # 2 points per percent of the model, in knobs of the large group: 75 % of it; racing stops what loses more
+    knobs = generator.uniform(0, 0.02, size=(40, 2))
+    drops = 2 * 75 * knobs[:, 0]
+    tried = [
+        evaluation(
+            run()["cell"], i, tuple(k), float(d) if d < 1.5 else 1.5, how="translated" if d < 1.5 else "raced"
+        )
+        for i, (k, d) in enumerate(zip(knobs, drops, strict=True))
+    ]
+    found = sensitivity_data(written(tmp_path, [run()], tried))
+    assert found["slope"].tolist() == pytest.approx([2, 0], abs=1e-6)
+    [figure] = [figure for figure in FIGURES if figure.name == "sensitivity"]
+    assert "candidates that racing did not stop" in figure.caption
+    assert "pulls slopes towards zero" in figure.caption
+
+
 def test_sensitivity_is_about_bleu_alone(tmp_path):
     cell = run(config__constraint="accuracy")
     tried = [evaluation(cell["cell"], i, (0.1 * (i % 4), 0.02 * i), 0.1 * i) for i in range(20)]

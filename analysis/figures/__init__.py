@@ -64,8 +64,9 @@ FIGURES = (
         "What each group costs",
         SETTING + "BLEU points on the search set lost per percent of the model's connections that is pruned "
         "from a group: slopes of a linear fit to the candidates of one search, which move all groups at "
-        "once. A point per search, their median as a tick. Where the slopes of two groups differ, pruning "
-        "could still move from one to the other.",
+        "once. The fit has only candidates that racing did not stop; those lose little, which pulls slopes "
+        "towards zero. A point per search, their median as a tick. Where the slopes of two groups differ, "
+        "pruning could still move from one to the other.",
         candidates.sensitivity,
     ),
     Figure(
