@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -24,8 +26,28 @@ from harness.records import Failure, Result
 
 #: cells that end a grid
 ENDED: tuple[State, ...] = ("done", "failed")
+#: columns that are there only where a cell of the grid sets them
+OPTIONAL = ("sparsity", "schedule")
 #: failures that are named; the others are counted
 NAMED = 5
+
+
+class Place(NamedTuple):
+    """What the cells of a row have in common, as it is shown; the schedule one-shot is not said."""
+
+    model: str
+    search: str
+    grouping: str
+    tolerance: str
+    sparsity: str
+    schedule: str
+
+    @classmethod
+    def of(cls, cell: PlannedCell) -> "Place":
+        config = cell.config
+        sparsity = "" if config.sparsity is None else f"{config.sparsity:g}"
+        schedule = "" if config.schedule == "one-shot" else config.schedule
+        return cls(cell.model, config.search, config.grouping, f"{config.tolerance:g}", sparsity, schedule)
 
 
 @dataclass
@@ -109,14 +131,18 @@ class View:
 
     def _best(self) -> Iterator[RenderableType]:
         """The best so far; what has neither a result nor a failure yet is only counted."""
-        table = Table("model", "search", "grouping", "tolerance", box=None, pad_edge=False)
+        members: dict[Place, list[PlannedCell]] = defaultdict(list)
+        for cell in self.cells:
+            members[Place.of(cell)].append(cell)
+        set_somewhere = [name for name in OPTIONAL if any(map(attrgetter(name), members))]
+        fields = [name for name in Place._fields if name not in OPTIONAL or name in set_somewhere]
+        table = Table(*fields, box=None, pad_edge=False)
         for name in ("done", "failed", "smallest", "median", "test drop"):
             table.add_column(name, justify="right")
-        members: dict[tuple[str, str, str, float], list[PlannedCell]] = defaultdict(list)
-        for cell in self.cells:
-            config = cell.config
-            members[cell.model, config.search, config.grouping, config.tolerance].append(cell)
-        rows = [self._row(key, found) for key, found in members.items()]
+        rows = [
+            self._row(key.model, [getattr(key, name) for name in fields], found)
+            for key, found in members.items()
+        ]
         begun = sorted(row for row in rows if row is not None)
         for _, row in begun:
             table.add_row(*row)
@@ -126,19 +152,18 @@ class View:
             yield Text(f"{waiting} more of {len(rows)} groupings and rules have no result yet")
 
     def _row(
-        self, key: tuple[str, str, str, float], cells: list[PlannedCell]
+        self, model: str, place: list[str], cells: list[PlannedCell]
     ) -> tuple[tuple[str, float], tuple[str, ...]] | None:
         """A row and what rows are sorted by, smallest first within a model; None before there is any news."""
-        model, search, grouping, tolerance = key
         found = [result for cell in cells if (result := self.results.get(cell.name)) is not None]
         failed = sum(self.states[cell.name] == "failed" for cell in cells)
-        place = (model, search, grouping, f"{tolerance:g}", f"{len(found)}/{len(cells)}", str(failed or ""))
+        counts = f"{len(found)}/{len(cells)}", str(failed or "")
         if not found:
-            return ((model, 1.0), (*place, "", "", "")) if failed else None
+            return ((model, 1.0), (*place, *counts, "", "", "")) if failed else None
         best = min(found, key=lambda result: result.remaining)
         middle = median(result.remaining for result in found)
         sizes = f"{best.remaining:.1%}", f"{middle:.1%}", f"{best.sets['test'].drop:.2f}"
-        return (model, middle), (*place, *sizes)
+        return (model, middle), (*place, *counts, *sizes)
 
     def _running(self) -> Iterator[RenderableType]:
         for cell in self.cells:

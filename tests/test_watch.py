@@ -100,6 +100,34 @@ def test_what_waits_is_counted_and_nobody_running_is_said(grid, cells):
     assert lines[-1] == "1 more of 2 groupings and rules have no result yet"
 
 
+def test_sparsities_and_schedules_are_rows_of_their_own(grid, cells, finished):
+    rule = cells[0].config.model_copy(update={"search": "lamp"})
+    settings = [{"sparsity": 0.5}, {"sparsity": 0.75}, {"sparsity": 0.75, "schedule": "retrain"}]
+    given = [
+        PlannedCell("rnnsearch", cells[0].checkpoint, cells[0].corpus, rule.model_copy(update=one))
+        for one in settings
+    ]
+    grid.write_plan(Cells("given", [cells[0], *given], []))
+    for cell in given:
+        fail(grid, cell)
+    lines = shown(Watch(grid))
+    assert lines[3].split()[:7] == [
+        "model",
+        "search",
+        "grouping",
+        "tolerance",
+        "sparsity",
+        "schedule",
+        "done",
+    ]
+    assert [line.split() for line in lines[5:8]] == [
+        ["rnnsearch", "lamp", "gate", "15", "0.5", "0/1", "1"],
+        ["rnnsearch", "lamp", "gate", "15", "0.75", "0/1", "1"],
+        ["rnnsearch", "lamp", "gate", "15", "0.75", "retrain", "0/1", "1"],
+    ]
+    assert lines[4].split()[3:5] == ["15", "1/1"]
+
+
 def test_a_result_is_read_once(grid, cells, monkeypatch):
     watching = Watch(grid)
     before = shown(watching)
