@@ -98,6 +98,8 @@ def _references(expected: str, folder: Path | None) -> Bleu:
     """The references of a text. Raises StudyError where it is gone or another one."""
     if folder is None:
         raise StudyError("no plan says where their text is")
+    if not folder.is_absolute() and not folder.exists():
+        raise StudyError(f"there is no {folder} here: run it from the folder where the grid was started")
     corpus = Corpus.open(folder)
     if corpus.content_hash() != expected:
         raise StudyError(f"{folder} is another text than the one they translate")

@@ -1,14 +1,17 @@
 """Counts of sentences against sacrebleu's own corpus score of the same files."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import MODELS
 from sacrebleu.metrics import BLEU
 
 from experiments.collect import collect, write
 from experiments.grid import Grid
+from experiments.plan import Cells, PlannedCell
 from experiments.schema import SENTENCES
 from experiments.translations import sentence_statistics
 from harness.corpus.corpus import Corpus
@@ -60,6 +63,18 @@ def test_without_the_text_it_is_said_and_there_is_no_table(grid, corpora, tmp_pa
     table, missing = sentence_statistics(grid, found.runs, {other: tmp_path / "gone"})
     assert table.empty
     assert missing[0].startswith(f"4 translations: {tmp_path / 'gone'} is no corpus folder")
+
+
+def test_in_another_folder_it_is_said_where_to_run_it(grid, small, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(small.parent)
+    text = Path(small.name)
+    cell = PlannedCell("rnnsearch", MODELS / "rnnsearch.pt", text, finished("rule").config)
+    grid.write_plan(Cells("quick", [cell], []))
+    assert collect(grid).missing == []
+    monkeypatch.chdir(tmp_path)
+    assert collect(grid).missing == [
+        f"4 translations: there is no {text} here: run it from the folder where the grid was started"
+    ]
 
 
 def test_what_was_counted_once_needs_no_text_again(grid, corpora):
