@@ -4,13 +4,15 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MODELS
+from conftest import MODELS, wait_until
 
 from experiments.collect import collect
 from experiments.cost import TRAINING_RATE, estimate
@@ -388,3 +390,14 @@ def test_a_damaged_plan_of_a_grid_is_refused(done, capsys):
 def test_known_executors():
     assert executors.names() == ["debug", "local", "slurm"]
     assert cell_folders(Path("/nonexistent")) == []
+
+
+def test_ctrl_c_while_workers_are_prepared_is_the_runners_to_answer():
+    command = [sys.executable, "-c", "import experiments.preload"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: "libtorch" in maps.read_text())  # in the middle of the imports
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 0
+    assert "KeyboardInterrupt" not in said

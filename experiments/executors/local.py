@@ -173,7 +173,7 @@ class LocalRun:
     def _start(self) -> _Worker:
         # forked from one process that has imported everything and holds no threads: a worker starts at once
         context = get_context("forkserver")
-        context.set_forkserver_preload(["experiments.executors.preload"])
+        context.set_forkserver_preload(["experiments.preload"])
         ours, theirs = context.Pipe()
         slot = min(set(range(self.jobs)) - {worker.slot for worker in self._workers})
         gpu = self.gpus[slot] if self.gpus else None
