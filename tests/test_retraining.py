@@ -163,7 +163,7 @@ def is_alive(process: int) -> bool:
 
 def test_one_that_ended_early_and_was_killed_then_does_not_go_on(finished, study, tmp_path):
     masks, folder = masks_of(finished("OnePlusOne")), tmp_path / "r"
-    ruinous = Schedule(epochs=9, learning_rate=3.0, patience=1)
+    ruinous = Schedule(epochs=9, learning_rate=1.5, patience=1)
     own, again = study("rnnsearch"), study("rnnsearch")
     found = retrain(own.model, masks, own.corpus, folder, ruinous)
     assert found.epochs < 9
