@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from experiments.bench.context import SPLIT, Context, figures
-from experiments.bench.race import deal
+from experiments.bench.race import Runner, tokens
 from experiments.bench.rows import Row, ratios
-from experiments.bench.speed import FAIRSEQ, MODELS, layouts
-from experiments.bench.workers import Workers
+from experiments.bench.speed import MODELS, fairseq
 from harness.cell import Study
 from harness.constraint import Constraint
 from harness.decoding.linear import fastest_precision
@@ -86,11 +86,14 @@ def smallest(evaluations: Sequence[Evaluation]) -> float:
     return min((e.size for e in evaluations if e.feasible), default=1.0)
 
 
-def tokens_until(evaluations: Sequence[Evaluation], size: float) -> int | None:
-    """Tokens computed until a feasible candidate of at most this size is found; None if none is."""
+def tokens_until(evaluations: Sequence[Evaluation], size: float, memory: bool = True) -> int | None:
+    """Tokens computed until a feasible candidate of at most this size is found; None if none is.
+
+    Without ``memory`` a mask that was translated before is translated again.
+    """
     computed = 0
     for evaluation in evaluations:
-        computed += evaluation.tokens_computed
+        computed += evaluation.tokens_computed if memory else evaluation.tokens
         if evaluation.feasible and evaluation.size <= size:
             return computed
     return None
@@ -98,40 +101,53 @@ def tokens_until(evaluations: Sequence[Evaluation], size: float) -> int | None:
 
 @figures.register("tokens_to_target")
 def tokens_to_target(context: Context) -> list[Row]:
-    """Tokens computed by the plain loop over ours until its final remaining fraction (± 1 %) is reached."""
+    """Tokens computed by the plain loop over ours until its final remaining fraction (± 1 %) is reached.
+
+    Twice: the plain loop until it is there itself, and the whole of it, as it cannot know that it is there.
+    """
     rows = []
     for model in MODELS:
-        found, reached = [], []
+        until, whole, reached = [], [], []
         for seed in SEEDS:
             plain = searched(context, model, seed, **PLAIN).evaluations
-            target = smallest(plain) * (1 + SAME)
-            # the plain loop translates again what it has translated before
-            theirs = sum(e.tokens for e in plain)
             ours = searched(context, model, seed).evaluations
-            if (tokens := tokens_until(ours, target)) is not None:
-                found.append(theirs / tokens)
+            target = smallest(plain) * (1 + SAME)
+            if (mine := tokens_until(ours, target)) is not None:
+                until.append((tokens_until(plain, target, memory=False) or 0) / mine)
+                whole.append(sum(e.tokens for e in plain) / mine)
             reached.append({"seed": seed, "plain": smallest(plain), "ours": smallest(ours)})
-        rows.append(
-            _row(context, "tokens_to_target", model, "the same search without racing and skipping", found)
-            | {"remaining": reached, "not_reached": len(SEEDS) - len(found), "evaluations": EVALUATIONS}
-            | {"precision": fastest_precision("cpu")}
-        )
+        common = {"remaining": reached, "not_reached": len(SEEDS) - len(until), "evaluations": EVALUATIONS}
+        common |= {"precision": fastest_precision("cpu")}
+        rival = "the same search without racing and skipping"
+        rows += [
+            _row(context, "tokens_to_target", model, f"{rival}, until it is there", until) | common,
+            _row(context, "tokens_to_target", model, f"{rival}, its whole budget", whole) | common,
+        ]
     return rows
 
 
 @figures.register("search_wall")
 def search_wall(context: Context) -> list[Row]:
-    """Seconds of a search with fairseq's decoder, extrapolated, over those of ours at its fastest."""
+    """Seconds of a search with fairseq's decoder, extrapolated, over those of ours at its fastest.
+
+    The scan at the start, whose broken models write long, is the same for all seeds and is timed whole; the
+    rest is extrapolated from evaluations at even distances.
+    """
     rows = []
     precision = fastest_precision("cpu")
     for model in MODELS:
         found, seconds = [], []
+        scan: list[float] = []
         for seed in SEEDS:
             ours, wall = searched(context, model, seed)
-            chosen = np.linspace(0, len(ours) - 1, EXTRAPOLATED // len(SEEDS)).round().astype(int)
-            per_evaluation = _fairseq_seconds(context, model, [np.array(ours[i].knobs) for i in chosen], seed)
-            seconds.append({"ours": wall, "fairseq_per_evaluation": per_evaluation})
-            found.append(EVALUATIONS * per_evaluation / wall)
+            knobs = [np.array(e.knobs) for e in ours]
+            starts = sum(e.stage == "start" for e in ours)
+            scan = scan or _fairseq_seconds(context, model, knobs[:starts], seed)
+            chosen = np.linspace(starts, len(ours) - 1, EXTRAPOLATED // len(SEEDS)).round().astype(int)
+            timed = _fairseq_seconds(context, model, [knobs[i] for i in chosen], seed)
+            theirs = sum(scan) + (EVALUATIONS - starts) * statistics.fmean(timed)
+            seconds.append({"ours": wall, "fairseq_scan": sum(scan), "fairseq_evaluations": timed})
+            found.append(theirs / wall)
         rows.append(
             _row(context, "search_wall", model, "fairseq-generate's decoder", found)
             | {"seconds": seconds, "precision": precision, "evaluations": EVALUATIONS}
@@ -139,12 +155,12 @@ def search_wall(context: Context) -> list[Row]:
     return rows
 
 
-def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray], seed: int) -> float:
-    """Mean seconds that fairseq-generate takes for the search set of pruned models, on all cores."""
+def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray], seed: int) -> list[float]:
+    """Seconds that fairseq-generate, at its fastest, takes for the search set of each pruned model."""
     study = context.study(model)
     operator = operators.get("magnitude")(study.model, study.groups(GROUPING, seed=seed))
-    layout = layouts(context.cores)[0]
-    parts = deal(context.lengths, layout.processes)
+    rival = fairseq(context, model, beam=1)[0]
+    setting = context.fastest(rival, context.progress("search_wall", rival.tries))
     taken = []
     for knobs in candidates:
         path = context.scratch / "candidate.pt"
@@ -153,14 +169,12 @@ def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray]
             study.model.save(path)
         finally:
             operator.restore()
-        settings = {"checkpoint": path, "corpus": context.corpus_folder, "split": SPLIT}
-        workers = Workers(FAIRSEQ, settings | {"beam": 1, "precision": "float32"}, layout)
-        try:
-            workers.call("prepare", parts, [{"batch_size": 128}] * len(parts))
-            taken.append(workers.call("translate").seconds)
-        finally:
-            workers.close()
-    return statistics.fmean(taken)
+        pruned = replace(rival, settings=rival.settings | {"checkpoint": path})
+        with Runner(pruned, setting.layout, context.lengths) as runner:
+            runner.warm(setting.batch)
+            speed = runner.run()
+            taken.append(tokens(runner.hypotheses) / speed)
+    return taken
 
 
 def near_the_edge(study: Study, count: int, spread: float = 0.01) -> list[NDArray]:
