@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from typing import NamedTuple
 
 from experiments.grid import Grid
@@ -79,13 +79,13 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
 def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     """What a cell takes at most, if it goes as those that are done, or as guessed where there are none."""
     rates = spent or [guess]
-    budgets = [(1 if config.given else config.evaluations) * mean(rate.evaluation for rate in rates)]
+    budgets = [(1 if config.given else config.evaluations) * fmean(rate.evaluation for rate in rates)]
     if config.tokens is not None:
-        budgets.append(config.tokens * mean(rate.token for rate in rates))
+        budgets.append(config.tokens * fmean(rate.token for rate in rates))
     epochs = 0 if config.schedule == "one-shot" else config.epochs
     searches = 1 + (math.ceil(epochs / config.round_epochs) if config.schedule == "iterative" else 0)
-    epoch = mean([rate.epoch for rate in rates if rate.epoch is not None] or [guess.epoch or 0.0])
-    return searches * min(budgets) + epochs * epoch + mean(rate.other for rate in rates)
+    epoch = fmean([rate.epoch for rate in rates if rate.epoch is not None] or [guess.epoch or 0.0])
+    return searches * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
 
 
 def _guess(folder: Path) -> Spent:

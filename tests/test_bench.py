@@ -8,7 +8,7 @@ import torch
 from conftest import MODELS, SENTENCES
 
 from experiments.bench import __main__ as bench
-from experiments.bench import machine, race, rows, speed
+from experiments.bench import machine, race, rows, searches, speed
 from experiments.bench.context import Context, Skipped, figures
 from experiments.bench.race import Contender, Setting, deal, sweep, tokens
 from experiments.bench.rival_ct2 import CTranslate2, convert, why_not
@@ -18,6 +18,7 @@ from grouping.anatomy import ModelDescription
 from grouping.errors import StudyError
 from harness.cli import guarded
 from harness.environment import parse_cpuinfo
+from harness.records import Evaluation
 from harness.sentences import search_decoding
 
 ONE = Layout(1, 1)
@@ -86,6 +87,23 @@ def test_sentences_are_dealt_longest_first():
 
 def test_tokens_count_ends_of_sentences():
     assert tokens([[5, 6], [], [7]]) == 6
+
+
+def evaluation(size: float, feasible: bool, tokens: int, computed: int) -> Evaluation:
+    values = {"index": 0, "stage": "search", "knobs": [size], "how": "translated", "score": size}
+    values |= {"size": size, "feasible": feasible, "tokens": tokens, "tokens_computed": computed}
+    blank = dict.fromkeys(("bleu", "drop", "bound", "standard_error"))
+    return Evaluation(**values, **blank, sentences=1, seconds=0.0)
+
+
+def test_tokens_are_counted_until_the_size_is_reached():
+    found = [evaluation(0.9, True, 10, 10), evaluation(0.6, False, 20, 5), evaluation(0.9, True, 10, 0)]
+    found += [evaluation(0.7, True, 30, 30), evaluation(0.5, True, 40, 40)]
+    # what is infeasible does not count as reached, what was asked for before it does
+    assert searches.tokens_until(found, 0.7) == 10 + 5 + 0 + 30
+    assert searches.tokens_until(found, 0.7, memory=False) == 10 + 20 + 10 + 30
+    assert searches.tokens_until(found, 0.95) == 10
+    assert searches.tokens_until(found, 0.4) is None
 
 
 def test_what_is_told_of_the_processor():
