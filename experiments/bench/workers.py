@@ -151,7 +151,8 @@ def _serve(pipe: Connection, engine: str, settings: dict[str, Any], layout: Layo
             end = time.monotonic()
             pipe.send(("done", (answer, start, end)))
     except (EOFError, BrokenPipeError):
-        return  # the one that asked is gone
+        # the one that asked is gone; what it sends now would only interrupt the ending
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except StudyError as error:
         pipe.send(("user", str(error)))
     except Exception:
