@@ -30,6 +30,7 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class PlannedCell:
     corpus: Path
     config: CellConfig
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Where the cell's folder is, below the folder of all cells."""
         return f"{self.model}/{cell_name(self.config)}"

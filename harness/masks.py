@@ -4,17 +4,20 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
 from harness.files import write_atomically
-from harness.model import TranslationModel
-from harness.operators import Operator
+
+if TYPE_CHECKING:  # torch takes a second to load, and planning a grid needs none of it
+    from harness.model import TranslationModel
+    from harness.operators import Operator
 
 
-def pruned_masks(model: TranslationModel, operator: Operator) -> dict[str, NDArray[np.bool_]]:
+def pruned_masks(model: "TranslationModel", operator: "Operator") -> dict[str, NDArray[np.bool_]]:
     """Connections that the applied knobs keep (True), by parameter name; tied parameters once."""
     kept = operator.kept()
     shapes = model.description.shapes

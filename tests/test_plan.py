@@ -1,6 +1,8 @@
 """Plans: products, lists and skips to cells, whose identity is what their inputs contain."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,9 @@ def test_searches_that_cannot_run_are_told_before_anything_runs(small, inputs):
         check(search=["class-blind", "NCS"], sparsity=0.5)
     with pytest.raises(StudyError, match="^unknown optimiser 'NSC'"):
         check(search="NSC")
+
+
+def test_planning_loads_no_torch():
+    # it takes longer to load than ten thousand cells to plan
+    program = "import sys, experiments.cost, experiments.plan; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
