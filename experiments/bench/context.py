@@ -17,6 +17,7 @@ from grouping.registry import Registry
 from harness.bleu import Bleu, score
 from harness.cell import Study
 from harness.corpus.corpus import Corpus
+from harness.decoding.linear import fastest_precision
 
 #: the sentences that a search translates thousands of times
 SPLIT = "search"
@@ -47,6 +48,11 @@ class Context:
     @cached_property
     def corpus(self) -> Corpus:
         return Corpus.open(self.corpus_folder)
+
+    @cached_property
+    def precision(self) -> str:
+        """What a short probe finds fastest here; one answer for all figures of a run."""
+        return fastest_precision("cpu")
 
     @cached_property
     def lengths(self) -> list[int]:

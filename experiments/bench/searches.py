@@ -3,7 +3,8 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,34 +15,56 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from experiments.bench.context import SPLIT, Context, figures
+from experiments.bench.context import SPLIT, Context, Figure, Skipped, figures
 from experiments.bench.race import Runner, tokens
 from experiments.bench.rows import Row, ratios
 from experiments.bench.speed import MODELS, fairseq
+from grouping.errors import StudyError
 from harness.cell import Study
 from harness.constraint import Constraint
-from harness.decoding.linear import fastest_precision
 from harness.evaluator import Evaluator
 from harness.olmp import run_search
 from harness.operators import operators
 from harness.racing import Race
 from harness.record import Record
 from harness.records import CellConfig, Evaluation
+from harness.sentences import SentenceSet
+from harness.workers import Workers
 
 GROUPING = "layer"
 SEEDS = (1, 2, 3, 4, 5)
 EVALUATIONS = 150
-#: the remaining fraction that counts as the same
+#: of a remaining fraction, by which another may be larger and count as the same
 SAME = 0.01
-#: evaluations with fairseq's decoder from which a whole search is extrapolated
+#: evaluations of each model with fairseq's decoder, after the scan, from which searches are extrapolated
 EXTRAPOLATED = 20
 PLAIN = {"racing": 0.0, "skipping": False}
 #: candidates that a search asks for at once: NCS's
 GENERATION = 10
-#: candidates near the edge, and orders in which each of them is raced
-CANDIDATES, SHUFFLES = 500, 20
+#: feasible candidates of each model near the edge, and orders in which each of them is raced
+CANDIDATES, SHUFFLES = 170, 20
 #: the stated error level of a race
 LEVEL = CellConfig.model_fields["racing"].default
+
+
+def figure(name: str) -> Callable[[Figure], Figure]:
+    """Register a figure of whole searches, which a part of the sentences would not be."""
+
+    def register(made: Figure) -> Figure:
+        def checked(context: Context) -> list[Row]:
+            if context.sentences is not None:
+                raise Skipped("a search translates the whole set: leave out --sentences")
+            return made(context)
+
+        figures.register(name)(checked)
+        return made
+
+    return register
+
+
+def set_of(study: Study, config: CellConfig) -> SentenceSet:
+    """The sentences that a search with this configuration translates."""
+    return study.sentences(SPLIT, config.search_beam, config.resamples, True, config.precision)
 
 
 @contextmanager
@@ -49,9 +72,7 @@ def evaluating(study: Study, config: CellConfig, workers: int = 1) -> Iterator[E
     """An evaluator of the search set alone, over a record that is thrown away; one thread a process."""
     torch.set_num_threads(1)
     operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
-    exact = study.sentences(SPLIT, config.search_beam, config.resamples, searching=True)
-    own = study.sentences(SPLIT, config.search_beam, config.resamples, True, config.precision)
-    sets = {"search": own, "exact": exact}
+    sets = {"search": set_of(study, config)}
     with tempfile.TemporaryDirectory() as scratch, Record(Path(scratch) / "cell", config) as record:
         try:
             with Evaluator(config, operator, record, sets, workers=workers) as evaluator:
@@ -71,10 +92,9 @@ def searched(context: Context, model: str, seed: int, **settings: Any) -> Search
     """A search on all cores in the fastest precision; done once, whichever figure asks first."""
     key = repr((model, seed, settings))
     if key not in context.searches:
-        study, precision = context.study(model), fastest_precision("cpu")
-        config = study.config(
-            grouping=GROUPING, evaluations=EVALUATIONS, precision=precision, seed=seed, **settings
-        )
+        study = context.study(model)
+        common = {"grouping": GROUPING, "evaluations": EVALUATIONS, "precision": context.precision}
+        config = study.config(seed=seed, **common, **settings)
         with evaluating(study, config, context.cores) as evaluator:
             started = time.perf_counter()
             run_search(evaluator)
@@ -99,42 +119,45 @@ def tokens_until(evaluations: Sequence[Evaluation], size: float, memory: bool = 
     return None
 
 
-@figures.register("tokens_to_target")
+@figure("tokens_to_target")
 def tokens_to_target(context: Context) -> list[Row]:
-    """Tokens computed by the plain loop over ours until its final remaining fraction (± 1 %) is reached.
+    """Tokens until the plain loop's final remaining fraction, or one larger by 1 % of it: its own over ours.
 
-    Twice: the plain loop until it is there itself, and the whole of it, as it cannot know that it is there.
+    The plain loop has no racing, no skipping and no memory of masks; ``whole`` is the same ratio for the
+    whole budget, ``evaluations`` what became of ours.
     """
     rows = []
     for model in MODELS:
         until, whole, reached = [], [], []
+        became: Counter[str] = Counter()
         for seed in SEEDS:
             plain = searched(context, model, seed, **PLAIN).evaluations
             ours = searched(context, model, seed).evaluations
+            became.update(e.how for e in ours)
+            whole.append(sum(e.tokens for e in plain) / sum(e.tokens_computed for e in ours))
             target = smallest(plain) * (1 + SAME)
-            if (mine := tokens_until(ours, target)) is not None:
-                until.append((tokens_until(plain, target, memory=False) or 0) / mine)
-                whole.append(sum(e.tokens for e in plain) / mine)
+            mine, theirs = tokens_until(ours, target), tokens_until(plain, target, memory=False)
+            if mine is not None and theirs is not None:
+                until.append(theirs / mine)
             reached.append({"seed": seed, "plain": smallest(plain), "ours": smallest(ours)})
-        common = {"remaining": reached, "not_reached": len(SEEDS) - len(until), "evaluations": EVALUATIONS}
-        common |= {"precision": fastest_precision("cpu")}
-        rival = "the same search without racing and skipping"
-        rows += [
-            _row(context, "tokens_to_target", model, f"{rival}, until it is there", until) | common,
-            _row(context, "tokens_to_target", model, f"{rival}, its whole budget", whole) | common,
-        ]
+        rival = "the same search without racing, skipping and memory"
+        rows.append(
+            _row(context, "tokens_to_target", model, rival, until)
+            | {"remaining": reached, "not_reached": len(SEEDS) - len(until), "whole": whole}
+            | {"evaluations": dict(became), "precision": context.precision}
+        )
     return rows
 
 
-@figures.register("search_wall")
+@figure("search_wall")
 def search_wall(context: Context) -> list[Row]:
-    """Seconds of a search with fairseq's decoder, extrapolated, over those of ours at its fastest.
+    """Seconds of the plain loop on fairseq's decoder, extrapolated, over those of our search at its fastest.
 
     The scan at the start, whose broken models write long, is the same for all seeds and is timed whole; the
-    rest is extrapolated from evaluations at even distances.
+    rest is extrapolated from evaluations at even distances. Of fairseq's loop the translation alone is
+    counted; ours is the whole search, without the final judging in float32.
     """
     rows = []
-    precision = fastest_precision("cpu")
     for model in MODELS:
         found, seconds = [], []
         scan: list[float] = []
@@ -149,18 +172,22 @@ def search_wall(context: Context) -> list[Row]:
             seconds.append({"ours": wall, "fairseq_scan": sum(scan), "fairseq_evaluations": timed})
             found.append(theirs / wall)
         rows.append(
-            _row(context, "search_wall", model, "fairseq-generate's decoder", found)
-            | {"seconds": seconds, "precision": precision, "evaluations": EVALUATIONS}
+            _row(context, "search_wall", model, "the plain loop on fairseq-generate's decoder", found)
+            | {"seconds": seconds, "precision": context.precision, "evaluations": EVALUATIONS}
         )
     return rows
 
 
 def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray], seed: int) -> list[float]:
-    """Seconds that fairseq-generate, at its fastest, takes for the search set of each pruned model."""
+    """Seconds that fairseq-generate takes for the search set of each pruned model.
+
+    In float32, at the setting in which it translates the dense model fastest.
+    """
     study = context.study(model)
     operator = operators.get("magnitude")(study.model, study.groups(GROUPING, seed=seed))
     rival = fairseq(context, model, beam=1)[0]
-    setting = context.fastest(rival, context.progress("search_wall", rival.tries))
+    with context.progress("search_wall", rival.tries) as bar:
+        setting = context.fastest(rival, bar)
     taken = []
     for knobs in candidates:
         path = context.scratch / "candidate.pt"
@@ -177,9 +204,11 @@ def _fairseq_seconds(context: Context, model: str, candidates: Sequence[NDArray]
     return taken
 
 
-def near_the_edge(study: Study, count: int, spread: float = 0.01) -> list[NDArray]:
+def near_the_edge(
+    study: Study, count: int, precision: str = "float32", spread: float = 0.01
+) -> list[NDArray]:
     """Knobs jittered around class-blind's edge, which is found first."""
-    config = study.config(grouping=GROUPING, search="class-blind", evaluations=15)
+    config = study.config(grouping=GROUPING, search="class-blind", evaluations=15, precision=precision)
     with evaluating(study, config) as evaluator:
         run_search(evaluator)
         edge = np.array(min((e for e in evaluator.done if e.feasible), key=lambda e: e.size).knobs)
@@ -187,7 +216,7 @@ def near_the_edge(study: Study, count: int, spread: float = 0.01) -> list[NDArra
     return [np.clip(edge + spread * rng.normal(size=edge.size), 0, 1) for _ in range(count)]
 
 
-@figures.register("two_workers")
+@figure("two_workers")
 def two_workers(context: Context) -> list[Row]:
     """Evaluations/s with two workers over one, the same candidates taking turns."""
     rows = []
@@ -205,17 +234,19 @@ def two_workers(context: Context) -> list[Row]:
                     list(evaluator.evaluate_all(mine, "search"))
                     speeds[workers].append(len(mine) / (time.perf_counter() - started))
         row = ratios(speeds[2], speeds[1])
-        rows.append(_row(context, "two_workers", model, "one worker", []) | row)
+        rows.append(
+            _row(context, "two_workers", model, "one worker", []) | row | {"precision": config.precision}
+        )
     return rows
 
 
-@figures.register("overhead")
+@figure("overhead")
 def overhead(context: Context) -> list[Row]:
     """Share of an evaluation spent outside of translation."""
     rows = []
     for model in MODELS:
         study = context.study(model)
-        for precision in dict.fromkeys(("float32", fastest_precision("cpu"))):
+        for precision in dict.fromkeys(("float32", context.precision)):
             candidates = near_the_edge(study, 2 * context.pairs)
             config = study.config(grouping=GROUPING, evaluations=1000, precision=precision, **PLAIN)
             shares = []
@@ -250,46 +281,44 @@ def _timed(study: Study) -> Iterator[list[float]]:
         del study.translator.translate
 
 
-@figures.register("false_rejections")
+@figure("false_rejections")
 def false_rejections(context: Context) -> list[Row]:
-    """Share of feasible candidates near the edge that racing refuses; high is the upper 95 % limit."""
+    """Share of races that refuse a feasible candidate near the edge; high is the upper 95 % limit.
+
+    Each candidate is raced in orders of its own, so that all races are independent and the binomial limit
+    (Clopper and Pearson, 1934) holds for their mean over these candidates (Hoeffding, 1956).
+    """
     rows = []
     for model in MODELS:
         study = context.study(model)
-        precision = fastest_precision("cpu")
-        config = study.config(grouping=GROUPING, evaluations=100 * CANDIDATES, precision=precision, **PLAIN)
+        config = study.config(
+            grouping=GROUPING, evaluations=100 * CANDIDATES, precision=context.precision, **PLAIN
+        )
         constraint = Constraint(config.tolerance, config.criterion, config.confidence)
-        sentences = study.sentences(SPLIT, 1, config.resamples, True, precision)
-        raced = refused = translated = 0
+        sentences = set_of(study, config)
+        refused, translated = 0, 0
         seen: list[float] = []
-        candidates = near_the_edge(study, 3 * CANDIDATES)
-        statistics_of = _all_statistics(study, config, candidates, context.cores)
-        races = [
-            Race(sentences.dense.statistics, constraint, seed=seed, level=LEVEL) for seed in range(SHUFFLES)
-        ]
-        for found in statistics_of:
+        candidates = near_the_edge(study, 3 * CANDIDATES, context.precision)
+        for found in _all_statistics(study, config, candidates, context.cores):
             translated += 1
             verdict = constraint.judge(sentences.dense.statistics, found, sentences.bootstrap)
             if not verdict.feasible:
                 continue
-            raced += 1
-            seen.append(verdict.bound)
+            orders = range(SHUFFLES * len(seen), SHUFFLES * (len(seen) + 1))
+            races = (Race(sentences.dense.statistics, constraint, seed=seed, level=LEVEL) for seed in orders)
             refused += sum(_refused(race, found) for race in races)
-            if raced == CANDIDATES:
+            seen.append(verdict.bound)
+            if len(seen) == CANDIDATES:
                 break
-        total = raced * SHUFFLES
-        share = refused / max(total, 1)
-        # exact binomial limit (Clopper and Pearson, 1934), as if all races were independent
-        limit = float(beta.ppf(0.95, refused + 1, max(total - refused, 1)))
+        if not seen:
+            raise StudyError(f"no candidate near the edge of {model} is feasible: is this its corpus?")
+        total = len(seen) * SHUFFLES
+        high = float(beta.ppf(0.95, refused + 1, total - refused)) if refused < total else 1.0
         rows.append(
-            _row(context, "false_rejections", model, "the whole set", [share])
-            | {"low": 0.0, "high": limit, "level": LEVEL, "feasible": raced}
-            | {
-                "precision": precision,
-                "translated": translated,
-                "shuffles": SHUFFLES,
-                "median_bound": statistics.median(seen),
-            }
+            _row(context, "false_rejections", model, "the whole set", [])
+            | {"value": refused / total, "low": 0.0, "high": high}
+            | {"level": LEVEL, "feasible": len(seen), "translated": translated, "shuffles": SHUFFLES}
+            | {"precision": context.precision, "bounds": np.percentile(seen, [5, 50, 95]).tolist()}
         )
     return rows
 
@@ -297,17 +326,15 @@ def false_rejections(context: Context) -> list[Row]:
 def _all_statistics(
     study: Study, config: CellConfig, candidates: Sequence[NDArray], workers: int
 ) -> Iterator[NDArray[np.int64]]:
-    from harness.workers import Workers as Forks
-
     operator = operators.get(config.operator)(study.model, study.groups(config.grouping, seed=config.seed))
-    sentences = study.sentences(SPLIT, 1, config.resamples, True, config.precision)
+    sentences = set_of(study, config)
 
     def judged(knobs: NDArray) -> NDArray[np.int64]:
         operator.apply(knobs)
         return sentences.translate().statistics
 
     try:
-        with Forks(judged, workers) as forks:
+        with Workers(judged, workers) as forks:
             yield from forks.map(candidates)
     finally:
         operator.restore()
@@ -316,8 +343,7 @@ def _all_statistics(
 def _refused(race: Race, found: NDArray[np.int64]) -> bool:
     """Whether any look of a race refuses a candidate with these statistics."""
     order = np.concatenate(race.blocks)
-    ends = np.cumsum([len(block) for block in race.blocks])[:-1]
-    return any(race.refuses(found[order[:end]]) is not None for end in ends)
+    return any(race.refuses(found[order[:end]]) is not None for end in race.looks)
 
 
 def _row(context: Context, figure: str, model: str, rival: str, values: Sequence[float]) -> Row:
@@ -325,4 +351,4 @@ def _row(context: Context, figure: str, model: str, rival: str, values: Sequence
     row: Row = {"id": figure, "model": model, "rival": rival, "value": None, "low": None, "high": None}
     if values:
         row |= {"value": statistics.median(values), "low": min(values), "high": max(values)}
-    return row | context.provenance()
+    return row | context.provenance() | ({"pairs": len(values)} if values else {})

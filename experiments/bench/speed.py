@@ -24,10 +24,10 @@ FAIRSEQ_PRECISIONS = ("float32", "float16")
 #: the first is tried with every layout; ours is our default
 OUR_BATCHES = tuple({"rows": rows} for rows in dict.fromkeys((Decoding().rows, 64, 128, 256, 512, 1024)))
 FAIRSEQ_BATCHES = (
-    *({"batch_size": sentences} for sentences in (64, 32, 128)),
-    *({"max_tokens": tokens} for tokens in (2000, 4000, 12000)),
+    *({"batch_size": sentences} for sentences in (64, 32, 128, 256)),
+    *({"max_tokens": tokens} for tokens in (2000, 4000, 12000, 24000)),
 )
-CTRANSLATE2_BATCHES = tuple({"max_batch_size": tokens} for tokens in (1024, 512, 2048, 4096, 8192))
+CTRANSLATE2_BATCHES = tuple({"max_batch_size": tokens} for tokens in (1024, 128, 256, 512, 2048, 4096, 8192))
 
 #: a contender's name and precision
 Key = tuple[str, str]
