@@ -36,6 +36,11 @@ class Outcome(NamedTuple):
     place: dict[str, Any]
     cells: pd.DataFrame
 
+    @property
+    def remaining(self) -> float:
+        """Remaining fraction of the prunable connections, median over seeds."""
+        return float(self.cells["remaining"].median())
+
 
 def placed(runs: pd.DataFrame, shown: Sequence[str] = ()) -> pd.DataFrame:
     """Finished cells, each once, with the columns ``PLACE``.

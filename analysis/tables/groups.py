@@ -26,7 +26,7 @@ def sparsities(results: Results) -> Styler:
     best: dict[tuple[str, float, str], Outcome] = {}
     for one in outcomes(searched):
         key = one.place["model"], one.place["tolerance"], one.place["setting"]
-        if key not in best or _median(one) < _median(best[key]):
+        if key not in best or one.remaining < best[key].remaining:
             best[key] = one
     return table(pd.concat([group_sparsities(one) for one in best.values()], ignore_index=True), CAPTION)
 
@@ -48,7 +48,3 @@ def group_sparsities(one: Outcome) -> pd.DataFrame:
         for name, mine in found.groupby("group", sort=False)
     ]
     return pd.DataFrame(rows)
-
-
-def _median(one: Outcome) -> float:
-    return float(one.cells["remaining"].median())

@@ -62,7 +62,7 @@ def _ours(results: Results) -> list[dict[str, Any]]:
     best: dict[tuple[str, float, bool], Outcome] = {}
     for one in outcomes(rows, BY):
         key = one.place["model"], one.place["tolerance"], one.place["schedule"] != "one-shot"
-        if key not in best or _median(one) < _median(best[key]):
+        if key not in best or one.remaining < best[key].remaining:
             best[key] = one
     return [_row(one, retrained) for (_, _, retrained), one in sorted(best.items(), key=lambda item: item[0])]
 
@@ -80,7 +80,7 @@ def _row(one: Outcome, retrained: bool) -> dict[str, Any]:
         "data": "",
         "method": method,
         "retrained": one.place["schedule"] if retrained else "no",
-        "pruned %": 100 * (1 - _median(one)),
+        "pruned %": 100 * (1 - one.remaining),
         "dense BLEU": means.iloc[0],
         "BLEU": means.iloc[1],
         "drop": means.iloc[2],
@@ -88,7 +88,3 @@ def _row(one: Outcome, retrained: bool) -> dict[str, Any]:
         "note": f"tolerance {one.place['tolerance']:g}, seeds: {len(one.cells)}",
         "source": "",
     }
-
-
-def _median(one: Outcome) -> float:
-    return float(one.cells["remaining"].median())
