@@ -133,6 +133,19 @@ def test_shipped_models_keep_their_bleu(studies, model):
     assert score(found) == pytest.approx(score(expected), abs=1)
 
 
+def test_the_probe_runs_one_thread_whatever_is_set(monkeypatch):
+    seen = []
+    monkeypatch.setattr(linear.time, "perf_counter", lambda: seen.append(torch.get_num_threads()) or 0.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fastest_precision("cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+
+
 def test_a_lower_precision_has_to_be_worth_it(monkeypatch):
     for bits, float32, bfloat16, whole, expected in [
         (512, 4.0, 2.0, 1.0, "int8"),
