@@ -17,6 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_device(parser)
     cell = parser.add_argument_group("the cell")
+    _add_search(cell)
+    _add_decoding(cell)
+    _add_schedule(cell)
+    cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
+    cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")
+
+
+def _add_search(cell: argparse._ArgumentGroup) -> None:
+    """What is searched for, under which constraint and budget."""
     cell.add_argument("--grouping", metavar="NAME", help="see `olmp groups` (default: layer)")
     cell.add_argument("--operator", metavar="NAME", help="magnitude (knob = fraction) or magnitude-threshold")
     cell.add_argument(
@@ -51,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument("--tokens", type=int, metavar="N", help="budget of delivered tokens (default: none)")
     cell.add_argument("--start", metavar="NAME", help="class-blind (default) or dense")
     cell.add_argument("--sigma", type=float, help="first step in knob space (default: 0.05)")
+
+
+def _add_decoding(cell: argparse._ArgumentGroup) -> None:
+    """Which sentences candidates are judged by, and how they are translated."""
     cell.add_argument(
         "--search-sentences",
         type=int,
@@ -84,6 +97,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the search: float32 (default), bfloat16, float16, int8, or auto: what a short probe finds "
         "fastest here; whatever the search accepts is judged again in float32",
     )
+
+
+def _add_schedule(cell: argparse._ArgumentGroup) -> None:
+    """Whether and how the pruned model is trained on."""
     cell.add_argument(
         "--schedule",
         metavar="NAME",
@@ -101,8 +118,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of the dense model's word distributions in the loss of retraining (default: 0)",
     )
     cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
-    cell.add_argument("--vectors", action="store_const", const=True, help="prune biases and norms, too")
-    cell.add_argument("--seed", type=int, help="of the search and of shuffled groupings (default: 1)")
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
