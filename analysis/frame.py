@@ -79,7 +79,7 @@ class Results:
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
-        """A row per candidate of a finished cell; ``knobs`` are JSON. Raises NotCollected without any."""
+        """A row per candidate of a finished cell; ``knobs`` are arrays. Raises NotCollected without any."""
         return _concatenated(self._tables(EVALUATIONS))
 
     @cached_property

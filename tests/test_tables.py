@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from miniature import failure, measured, run, written
+from miniature import evaluation, failure, measured, run, written
 
 from analysis.frame import NotCollected, Results
 from analysis.tables import TABLES, made
@@ -204,26 +204,54 @@ def test_sparsities_are_of_the_winner(tmp_path):
     assert table["threshold"].tolist() == ["0.1250", "0.1250"]
 
 
-def test_optimism(tmp_path):
-    def cell(seed: int, search: float, test: float, **more) -> dict:
-        sets = measured("search", 31.0, 31.0 - search) | measured("test", 30.0, 30.0 - test)
-        return run(seed=seed) | sets | more
-
+def test_optimism_is_that_of_the_model_chosen_before_back_offs(tmp_path):
+    """Of three seeds on few sentences, the third is refused by confirm and ends as another model."""
+    few = {"config__search_sentences": 2}
     rows = [
-        cell(1, 0.2, 0.5),
-        cell(2, 0.4, 0.9),
-        cell(3, 0.3, 0.7),
-        cell(4, 0.1, 0.1, **{"sets.search.sentences": 2}),
+        RULE,
+        *seeds("gate", 0.70, 0.72, 0.80, **few, **measured("test", 30.0, 29.5)),
+        run(grouping="layer", remaining=0.9),
     ]
-    table = shown(optimism(of(tmp_path, RULE, *rows)))
-    assert table["search sentences"].tolist() == ["2", "4"]
-    assert table["cells"].tolist() == ["1", "3"]
-    assert table["search drop"].tolist() == ["0.10", "0.30"]
-    assert table["search interval"].tolist() == ["", "[0.05, 0.55]"]  # 4.3027 * 0.1 / sqrt(3) = 0.25
-    assert table["test drop"].tolist() == ["0.10", "0.70"]
-    # 0.3, 0.5, 0.4
-    assert table["optimism drop"].tolist() == ["0.00", "0.40"]
-    assert table["optimism interval"].tolist() == ["", "[0.15, 0.65]"]
+    rows[3] |= {"backed_off": 1} | measured("test", 30.0, 28.5)
+    own = [row["cell"] for row in rows[1:4]]
+    drops = {own[0]: (0.2, 0.5), own[1]: (0.4, 0.9), own[2]: (0.3, 1.4)}
+    tried = [
+        one
+        for cell, (search, confirm) in drops.items()
+        for one in (
+            evaluation(cell, 0, (0.1, 0.1), 0.0),
+            evaluation(cell, 1, (0.3, 0.2), search),
+            evaluation(cell, 2, (0.3, 0.2), confirm, stage="confirm"),
+        )
+    ]
+    tried += [evaluation(own[2], 3, (0.1, 0.1), 0.6, stage="confirm")]
+    tried += [  # judged again in another precision
+        evaluation(rows[4]["cell"], 0, (0.1, 0.0), 0.0),
+        evaluation(rows[4]["cell"], 1, (0.1, 0.0), 0.1, stage="exact"),
+        evaluation(rows[4]["cell"], 2, (0.1, 0.0), 0.3, stage="confirm"),
+    ]
+    table = shown(optimism(written(tmp_path / "grid", rows, tried)))
+    assert table["grouping"].tolist() == ["gate", "layer", "single"]
+    assert table["search sentences"].tolist() == ["2", "4", "4"]
+    assert table["seeds"].tolist() == ["3", "1", "1"]
+    assert table["chosen search drop"].tolist() == ["0.30", "0.10", ""]
+    assert table["chosen confirm drop"].tolist() == ["0.93", "0.30", ""]
+    # 0.3, 0.5, 1.1: mean 0.633, half an interval 4.3027 * 0.4163 / sqrt(3) = 1.034
+    assert table["optimism drop"].tolist() == ["0.63", "0.20", ""]
+    assert table["optimism interval"].tolist() == ["[-0.40, 1.67]", "", ""]
+    assert table["test drop"].tolist() == ["0.83", "0.50", "0.50"]
+    assert table["beyond %"].tolist() == ["33.3", "0.0", "0.0"]
+
+
+def test_optimism_of_another_measure_has_no_drop_in_bleu(tmp_path):
+    row = run(config__constraint="likelihood", config__tolerance=0.05)
+    tried = [
+        evaluation(row["cell"], 0, (0.3, 0.2), 0.01),
+        evaluation(row["cell"], 1, (0.3, 0.2), 0.04, stage="confirm"),
+    ]
+    table = shown(optimism(written(tmp_path / "grid", [row], tried)))
+    assert table["test drop"].tolist() == ["0.50"]
+    assert not {"chosen search drop", "optimism drop", "beyond %"} & set(table)
 
 
 def test_published_rows_are_marked_and_ours_stand_below(tmp_path):
