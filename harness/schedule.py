@@ -2,7 +2,9 @@
 
 The tolerance is always held against the original dense model, on *confirm*. A model counts if it holds
 there; of those the smallest does, which is the last, because every round only prunes further. A schedule
-ends when retraining does not bring BLEU back, when nothing shrinks any more, or when its epochs are used up.
+ends when retraining does not bring BLEU back, when nothing shrinks in two rounds running, or when its epochs
+are used up. One such round is not enough: the noise of the search set alone may refuse a retrained model that
+holds on confirm, and a rival that ends early has had fewer epochs.
 Where the size is given, every model counts: the last one is reported whatever BLEU it has.
 """
 
@@ -27,6 +29,8 @@ from harness.retraining import Retrained, Schedule, retrain
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
+#: rounds running in which nothing shrinks, after which a schedule ends
+FRUITLESS = 2
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Rounds:
             held = [self._searched(0, operator, evaluator, None)]
             self.done += evaluator.done
         left = 0 if self.config.schedule == "one-shot" else self.config.epochs
+        fruitless = 0
         while left > 0:
             number = held[-1].number + 1
             retrained, operator = self._retrained(number, held[-1], left)
@@ -97,8 +102,11 @@ class Rounds:
                 self.done += evaluator.done
             if not counts or self.config.schedule == "retrain":
                 break
-            if held[-1].size > again.size - BACK_OFF_STEP:
+            shrunk = held[-1].size <= again.size - BACK_OFF_STEP
+            fruitless = 0 if shrunk else fruitless + 1
+            if not shrunk:
                 held.pop()
+            if fruitless == FRUITLESS:
                 break
         return held
 

@@ -169,6 +169,21 @@ def test_iterative_prunes_on_from_where_it_was(study, tmp_path):
     assert result.evaluations == sum(e.stage in ("start", "search") for e in evaluations)
 
 
+def test_two_rounds_without_shrinking_end_a_schedule(study, tmp_path):
+    # a budget that pays for the start alone
+    idle = {"evaluations": 1, "epochs": 4, "round_epochs": 1, "learning_rate": 1e-4}
+    result = run(study, tmp_path / "cell", schedule="iterative", **idle).result
+    assert [(r.round, r.retraining is not None, r.remaining) for r in result.rounds] == [
+        (0, False, 1.0),
+        (1, True, 1.0),
+        (2, True, 1.0),
+    ]
+    once, again = (r.retraining for r in result.rounds[1:])
+    assert once is not None
+    assert again is not None
+    assert once.valid_loss != again.valid_loss
+
+
 def test_what_retraining_breaks_does_not_count(study, tmp_path):
     """A learning rate that ruins the model: the pruned model stays the result."""
     pruned = run(study, tmp_path / "pruned", tolerance=15.0).result

@@ -105,7 +105,7 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         "--schedule",
         metavar="NAME",
         help="one-shot: prune (default); retrain: then train on, what was pruned held at zero; "
-        "iterative: prune and retrain until BLEU does not come back or nothing shrinks; "
+        "iterative: prune and retrain until BLEU does not come back or nothing shrinks twice running; "
         "gradual: prune to --sparsity by a rule while training on",
     )
     cell.add_argument("--epochs", type=int, metavar="N", help="of retraining, in all (default: 10)")
