@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MODELS, wait_until
+from conftest import MODELS, ROOT, wait_until
+from grids import OLMP, session, write_plan
 
 from experiments.collect import collect
 from experiments.cost import TRAINING_RATE, estimate
@@ -187,6 +189,27 @@ def test_a_cell_that_kills_its_process_is_given_up_the_third_time(planned, tmp_p
     failure = read(grid.cell_folder(cells[0]) / "failure.json", Failure)
     assert failure.reason == "killed"
     assert "died 3 times, at last with exit code -9" in failure.message
+
+
+def endless(table):
+    """A grouping whose cells say that they have begun, and then say nothing for long."""
+    if multiprocessing.parent_process() is not None:
+        Path(os.environ["BEGUN"]).touch()
+        time.sleep(300)
+    return ["one"] * len(table)
+
+
+def test_workers_end_with_a_killed_runner_in_the_middle_of_anything(small, tmp_path):
+    tables = '[[cells]]\nmodel = "rnnsearch"\ngrouping = "test_grid:endless"\nevaluations = 2\n'
+    plan, begun = write_plan(tmp_path / "plan.toml", small, tables), tmp_path / "begun"
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "BEGUN": str(begun)}
+    command = [*OLMP, "grid", str(plan), "--out", str(tmp_path / "grid"), "--jobs", "1"]
+    runner = subprocess.Popen(command, start_new_session=True, env=os.environ | paths)
+    wait_until(begun.exists)
+    assert len(session(runner.pid)) >= 3
+    runner.kill()
+    runner.wait()
+    wait_until(lambda: not session(runner.pid))
 
 
 def test_a_cell_that_another_process_holds_is_waited_for(planned, tmp_path, capfd, monkeypatch):

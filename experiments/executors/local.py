@@ -1,16 +1,16 @@
 """Cells side by side on one machine: a process per core, one thread each, or a process per GPU."""
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,9 +21,8 @@ from experiments.progress import Progress
 from experiments.work import Outcome, Work
 from grouping import StudyError
 from harness.claim import Watch
+from harness.workers import die_with_parent
 
-#: of Linux's prctl: the signal that a process gets when its parent dies
-PR_SET_PDEATHSIG = 1
 #: processes that one cell may take with it before it is given up; attempts to start one
 ATTEMPTS = 3
 #: seconds between two looks at limits, and at cells that another runner holds
@@ -216,9 +215,8 @@ def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch has not asked for devices yet
     import torch
 
-    with contextlib.suppress(OSError, AttributeError):
-        # the process we are forked from ends when the runner does
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()  # which is the process that we are forked from
+    threading.Thread(target=_die_with_runner, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends the others
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
@@ -232,6 +230,16 @@ def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             tell(work(connection.recv(), tell))
+
+
+def _die_with_runner() -> None:
+    """Kill this process when the runner is gone, whatever the process is at.
+
+    The one that it is forked from does not go with the runner: it lives as long as any of its own does.
+    """
+    if (runner := parent_process()) is not None:
+        runner.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _resident_gb(pid: int | None) -> float:
