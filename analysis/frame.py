@@ -44,7 +44,7 @@ DERIVED = {
     **{f"sets.{name}.high": f"upper end of sets.{name}.interval, in BLEU points" for name in SETS},
 }
 #: what tells cells of one setting apart; every other field of the configuration is part of the setting
-FACTORS = ("schema_version", "checkpoint_sha256", "groups_sha256", "grouping", "seed")
+FACTORS = ("schema_version", "checkpoint_sha256", "training_sha256", "groups_sha256", "grouping", "seed")
 
 
 @dataclass(frozen=True)

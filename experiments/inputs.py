@@ -44,6 +44,7 @@ class Inputs:
 
     def __post_init__(self) -> None:
         self.corpus_hash: Callable[[Path], str] = cache(lambda folder: Corpus.open(folder).content_hash())
+        self.training_hash: Callable[[Path], str] = cache(lambda folder: Corpus.open(folder).training_hash())
         self._file_hash = cache(file_hash)
 
     def model(self, checkpoint: Path, corpus: Path) -> KnownModel:

@@ -44,7 +44,7 @@ from harness.records import CellConfig, configuration
 
 SHIPPED = Path(__file__).parent / "plans"
 #: fields of a configuration that a plan cannot choose: they follow from the inputs
-DERIVED = {"schema_version", "checkpoint_sha256", "corpus_sha256", "groups_sha256"}
+DERIVED = {"schema_version", "checkpoint_sha256", "corpus_sha256", "training_sha256", "groups_sha256"}
 SETTINGS = tuple(name for name in CellConfig.model_fields if name not in DERIVED)
 FIELDS = ("model", "corpus", *SETTINGS)
 
@@ -238,5 +238,6 @@ def _planned(plan: Plan, settings: dict[str, Any], inputs: Inputs) -> PlannedCel
         checkpoint_sha256=known_model.content_hash, corpus_sha256=inputs.corpus_hash(corpus), **chosen
     )
     groups = inputs.groups_hash(known_model, config.grouping, config.vectors, config.seed)
-    config = config.model_copy(update={"groups_sha256": groups})
+    training = inputs.training_hash(corpus) if config.trains else ""
+    config = config.model_copy(update={"groups_sha256": groups, "training_sha256": training})
     return PlannedCell(checkpoint.stem, checkpoint, corpus, config)

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from harness.records import (
     RoundResult,
     configuration,
 )
-from harness.schedule import Round, Rounds, retraining_folder
+from harness.schedule import Round, Rounds, final, retraining_folder
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
@@ -124,7 +124,8 @@ class Study:
             **{"device": self.translator.device.type} | settings,
         )
         blocks = self.groups(config.grouping, config.vectors, config.seed)
-        return config.model_copy(update={"groups_sha256": content_hash(blocks)})
+        training = self.corpus.training_hash() if config.trains else ""
+        return config.model_copy(update={"groups_sha256": content_hash(blocks), "training_sha256": training})
 
     def groups(self, grouping: str, vectors: bool = False, seed: int = 1) -> pd.DataFrame:
         """The connection table, split: a row per block with its ``group``."""
@@ -149,6 +150,8 @@ def run_cell(
     blocks = study.groups(config.grouping, config.vectors, config.seed)
     if content_hash(blocks) != config.groups_sha256:
         raise StudyError(f"grouping {config.grouping!r} gives other groups than when the cell was planned")
+    if config.trains and study.corpus.training_hash() != config.training_sha256:
+        raise StudyError(f"the training text in {study.corpus.folder} has changed since the cell was planned")
     check_search(config, blocks["group"].nunique())
     operators.get(config.operator)
     check_workers(workers)
@@ -192,28 +195,30 @@ def _run(
         ),
         masks_of=lambda operator: pruned_masks(study.model, operator),
     )
-    held = rounds.run()
+    found = rounds.run()
+    last = final(found)
     bleu = config.constraint == "bleu"
     translated = {
         "search": sets["search"].translate(),
-        "confirm": held[-1].translated if bleu else sets["confirm"].translate(),
+        "confirm": last.translated if bleu else sets["confirm"].translate(),
         "test": sets["test"].translate(),
     }
     for split in ("confirm", "test"):
         record.write_lines(records.hypotheses(split, "dense"), sets[split].dense.hypotheses)
         record.write_lines(records.hypotheses(split, "pruned"), translated[split].hypotheses)
-    record.write_masks(held[-1].masks)
+    record.write_masks(last.masks)
     if keep_checkpoint or config.schedule != "one-shot":
         study.model.save(record.folder / records.CHECKPOINT)
     constraint = Constraint(config.tolerance, config.criterion, config.confidence)
     fresh = sum(e.seconds for e in rounds.done) - sum(e.seconds for e in record.replayed)
+    fresh += rounds.training_seconds
     result = Result(
-        **_pruned(study, config, held[-1]),
-        **_spent(rounds),
+        **_pruned(study, config, last),
+        **_spent(rounds, found),
         # workers may judge side by side
         other_seconds=max(0.0, time.perf_counter() - started - fresh),
-        held=_held(config, held[-1].confirmed),
-        rounds=[_round(config, one) for one in held],
+        held=_held(config, last.confirmed),
+        rounds=[_round(config, one) for one in found],
         sets={name: sets[name].result(translated[name], constraint) for name in sets},
         files=record.file_hashes(),
         environment=environment(),
@@ -223,17 +228,19 @@ def _run(
 
 
 def _stages(study: Study, config: CellConfig, sets: dict[str, SentenceSet]) -> dict[str, Divisible]:
-    """What candidates are judged by in each stage."""
+    """What candidates are judged by in each stage; "exact" where that is more than what the search saw."""
+    found: dict[str, Divisible] = {name: sets[name] for name in ("search", "confirm")}
     if config.constraint != "bleu":
         measure, resamples = MEASURES[config.constraint], config.resamples
         counts = {"search": config.search_sentences, "confirm": None}
-        return {split: study.forced(split, measure, resamples, count) for split, count in counts.items()}
-    if config.precision == "float32" and not config.redraw:
-        return {"search": sets["search"], "confirm": sets["confirm"]}
-    searched = study.sentences(
-        *("search", config.search_beam, config.resamples, True, config.precision, _count(config))
-    )
-    return {"search": searched, "exact": sets["search"], "confirm": sets["confirm"]}
+        found = {split: study.forced(split, measure, resamples, count) for split, count in counts.items()}
+    if config.trains or config.precision != "float32" or config.redraw:
+        found["exact"] = found["search"]
+    if config.precision != "float32" or config.redraw:
+        found["search"] = study.sentences(
+            *("search", config.search_beam, config.resamples, True, config.precision, _count(config))
+        )
+    return found
 
 
 def sets_of(study: Study, config: CellConfig) -> dict[str, SentenceSet]:
@@ -251,12 +258,12 @@ def _count(config: CellConfig) -> int | None:
     return None if config.redraw else config.search_sentences
 
 
-def _pruned(study: Study, config: CellConfig, final: Round) -> dict[str, Any]:
+def _pruned(study: Study, config: CellConfig, last: Round) -> dict[str, Any]:
     """The fields of a result that say what is left of the model."""
     table = connection_table(study.model.description, config.vectors)
     prunable = int(table.loc[table.prunable, "size"].sum())
     parameters = int(table["size"].sum())
-    operator, knobs = final.operator, final.knobs
+    operator, knobs = last.operator, last.knobs
     groups = [
         GroupResult(
             group=name,
@@ -281,9 +288,10 @@ def _pruned(study: Study, config: CellConfig, final: Round) -> dict[str, Any]:
     }
 
 
-def _spent(rounds: Rounds) -> dict[str, Any]:
+def _spent(rounds: Rounds, found: Sequence[Round]) -> dict[str, Any]:
     """The fields of a result that say what all its rounds took."""
     done = rounds.done
+    training = sum(one.retrained.seconds for one in found if one.retrained is not None)
     return {
         "backed_off": rounds.failed,
         "evaluations": sum(e.stage not in FINAL for e in done),
@@ -293,7 +301,7 @@ def _spent(rounds: Rounds) -> dict[str, Any]:
         "tokens": sum(e.tokens for e in done if e.stage not in FINAL),
         "confirm_tokens": sum(e.tokens for e in done if e.stage in FINAL),
         "tokens_computed": sum(e.tokens_computed for e in done),
-        "seconds": sum(e.seconds for e in done),
+        "seconds": sum(e.seconds for e in done) + training,
     }
 
 
@@ -309,4 +317,6 @@ def _held(config: CellConfig, confirmed: Evaluation) -> Held:
 def _round(config: CellConfig, one: Round) -> RoundResult:
     retraining = None if one.retrained is None else RetrainingResult(**asdict(one.retrained))
     held = _held(config, one.confirmed)
-    return RoundResult(round=one.number, remaining=one.size, held=held, retraining=retraining)
+    return RoundResult(
+        round=one.number, remaining=one.size, held=held, counts=one.counts, retraining=retraining
+    )

@@ -47,6 +47,9 @@ class CellConfig(Strict):
     schema_version: Literal[3] = 3
     checkpoint_sha256: str = Field(description="hash of the dense weights, as float32 numbers")
     corpus_sha256: str = Field(description="hash of dictionaries, text and binarised sets")
+    training_sha256: str = Field(
+        "", description="hash of the binarised train and valid sets; empty where nothing is trained"
+    )
     groups_sha256: str = Field("", description="hash of the blocks and the groups they are in")
     grouping: str = Field("layer", description="name, product, or module:function")
     operator: str = Field("magnitude", description="what a knob does to a group")
@@ -65,7 +68,9 @@ class CellConfig(Strict):
         description="prune; prune and retrain; prune and retrain again and again; prune while training on",
     )
     epochs: int = Field(10, ge=1, le=100, description="of retraining, over all rounds")
-    round_epochs: int = Field(3, ge=1, description="of retraining at most, in a round of iterative")
+    round_epochs: int = Field(
+        3, ge=1, description="of retraining, in a round of iterative; a remainder is part of the last round"
+    )
     learning_rate: float = Field(
         5e-4,
         gt=0,
@@ -119,14 +124,18 @@ class CellConfig(Strict):
         """Whether the size is given: nothing is searched for, and what comes out counts whatever it costs."""
         return self.sparsity is not None or self.search == DENSE
 
+    @property
+    def trains(self) -> bool:
+        """Whether the cell trains, and so depends on the training text."""
+        return self.schedule != "one-shot"
+
     @model_validator(mode="after")
     def _what_is_given_is_not_searched_for(self) -> "CellConfig":
-        given = "sparsity" if self.search != DENSE else f"search {DENSE}"
         if self.search == DENSE and self.sparsity is not None:
             raise ValueError(f"search {DENSE} prunes nothing: leave out sparsity, or name a search-free rule")
-        if self.given and self.schedule == "iterative":
+        if self.sparsity is not None and self.schedule == "iterative":
             raise ValueError(
-                f"schedule iterative looks for the smallest size, and {given} gives it: leave out one of them"
+                "schedule iterative looks for the smallest size, and sparsity gives it: leave out one of them"
             )
         return self
 
@@ -208,10 +217,7 @@ class SetResult(Strict):
 
 
 class Held(Strict):
-    """What was held against the tolerance on confirm, in the constraint's unit.
-
-    Within the tolerance, unless the sparsity was given or nothing pruned.
-    """
+    """What was held against the tolerance on confirm, in the constraint's unit."""
 
     constraint: str = Field(description="bleu, accuracy or likelihood")
     dense: float = Field(description="of the dense model")
@@ -230,11 +236,14 @@ class RetrainingResult(Strict):
 
 
 class RoundResult(Strict):
-    """A model on the way that counts: after a search, or after a retraining."""
+    """A model on the way: after a search, or after a retraining."""
 
     round: int
     remaining: float
     held: Held
+    counts: bool = Field(
+        True, description="whether it keeps the tolerance, on search and on confirm, or its size was given"
+    )
     retraining: RetrainingResult | None
 
 
@@ -280,13 +289,15 @@ class Result(Strict):
     tokens: int = Field(description="delivered on the search set: what the budget counts")
     confirm_tokens: int = Field(description="delivered on confirm, and by judging the search set again")
     tokens_computed: int = Field(description="on search and confirm; the final translations apart")
-    seconds: float = Field(description="of the evaluations, workers and resumed runs added up")
+    seconds: float = Field(
+        description="of the evaluations and retrainings, workers and resumed runs added up"
+    )
     other_seconds: float = Field(
-        description="of the process that finished the cell, beside evaluations: dense and final translations"
+        description="of the process that finished the cell, beside those: dense and final translations"
     )
     held: Held
     rounds: list[RoundResult] = Field(
-        description="the models that held on confirm, or all where the size was given; the final one last"
+        description="all models on the way; the last one that counts is the final one"
     )
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")

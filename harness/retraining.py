@@ -31,8 +31,12 @@ from harness.model import TranslationModel, hash_weights, read_checkpoint
 GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+#: of a job: where its files are
+PLACES = "places"
 #: what fairseq's log says of an epoch, in JSON
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
+#: and of the seconds until then, in all runs of the training
+WALL = re.compile(r'\| train \| \{.*"train_wall": "([\d.]+)"')
 #: seconds between two looks at the log
 LOOK = 0.2
 
@@ -97,7 +101,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Retrained:
-    """What retraining took: updates, words of the references, and seconds; and the loss on valid by epoch."""
+    """What retraining took: updates, words of the references, and seconds; and the loss on valid by epoch.
+
+    Seconds are fairseq's, of training and validation, without what a kill has lost and start-up.
+    """
 
     updates: int
     words: int
@@ -131,14 +138,15 @@ def retrain(
     _prune(model, masks)
     job = _job(model, corpus, folder, schedule, gradual, teacher)
     if (folder / JOB).exists():
-        if (folder / JOB).read_text(encoding="utf-8") != json.dumps(job, indent=2) + "\n":
+        if _identity(read_job(folder / JOB)) != _identity(job):
             raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
     elif folder.exists() and any(not is_leftover(path.name) for path in folder.iterdir()):
         raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with Claim(folder):
-        if not (folder / JOB).exists():
-            write_json(folder / JOB, job)  # first: from here on the folder resumes
+        # first: from here on the folder resumes, wherever it and the corpus are by then
+        if not (folder / JOB).exists() or read_job(folder / JOB) != job:
+            write_json(folder / JOB, job)
         if not (folder / PRUNED).exists():
             write_masks(folder / MASKS, masks)
             if gradual:
@@ -149,19 +157,19 @@ def retrain(
                 model.save(folder / TEACHER)
                 model.flat.copy_(pruned)
             model.save(folder / PRUNED)
-        if not (folder / DONE).exists():
-            started = time.monotonic()
-            if not _ended(folder, schedule):
-                _train(folder, schedule, notify)
+        finished = (folder / DONE).exists()
+        if not finished and not _ended(folder, schedule):
+            _train(folder, schedule, notify)
+        model.load_weights(folder / (BEST if schedule.patience else LAST))
+        if not finished:
             epochs = told(folder / LOG)
             retrained = Retrained(
                 updates=epochs[-1].updates,
                 words=len(epochs) * _words(model, corpus, schedule),
-                seconds=time.monotonic() - started,
+                seconds=_seconds(folder / LOG),
                 valid_loss=[epoch.valid_loss for epoch in epochs],
             )
             write_json(folder / DONE, asdict(retrained))
-    model.load_weights(folder / (BEST if schedule.patience else LAST))
     for name, mask in masks.items():
         start = model.offsets[name]
         if model.flat[start : start + mask.size].numpy()[~mask.ravel()].any():
@@ -185,33 +193,52 @@ def _job(
     gradual: Gradual | None,
     teacher: torch.Tensor | None,
 ) -> dict[str, Any]:
-    """Everything that decides the outcome: another job in the same folder is another retraining."""
+    """What is trained and how. All but the places decides the outcome."""
     languages = ["--source-lang", corpus.source, "--target-lang", corpus.target]
-    places = ["--save-dir", str(folder), "--finetune-from-model", str(folder / PRUNED)]
+    places = [str(corpus.folder / "bin"), "--save-dir", str(folder)]
+    places += ["--finetune-from-model", str(folder / PRUNED)]
     kept = ["--no-epoch-checkpoints", "--num-workers", "0", "--cpu"]
     told = ["--no-progress-bar", "--log-format", "json", "--log-interval", "100"]
-    arguments = [str(corpus.folder / "bin"), *languages, *places, *schedule.arguments(), *kept, *told]
+    arguments = [*languages, *schedule.arguments(), *kept, *told]
     more: dict[str, Any] = {"gradual": gradual.identity()} if gradual else {}
     if schedule.distillation:
         if teacher is None:
             raise ValueError("distillation without a teacher")
-        arguments += ["--teacher", str(folder / TEACHER)]
+        places += ["--teacher", str(folder / TEACHER)]
         more["teacher_sha256"] = hash_weights(teacher)
-    return {
+    job: dict[str, Any] = {
+        PLACES: places,
         "arguments": arguments,
+        "training_sha256": corpus.training_hash(),
         "model": model.state["cfg"]["model"],
         "autocast": schedule.autocast,
         # zeros and all: other masks are another retraining
         "pruned_sha256": hash_weights(model.flat),
         **more,
     }
+    read_again: dict[str, Any] = json.loads(json.dumps(job))
+    return read_again
+
+
+def _identity(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes another retraining of it: not where its files are."""
+    return {name: value for name, value in job.items() if name != PLACES}
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """Read a job, as JSON has it. Raises StudyError when it is damaged."""
+    try:
+        job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read ({error}): remove {path.parent}") from None
+    return job
 
 
 def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> None:
     """Run fairseq-train to its end."""
     own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     own |= {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
-    command = [sys.executable, "-m", "harness.training.run", str(folder / JOB)]
+    command = [sys.executable, "-m", "harness.training.run", str(folder / JOB), str(os.getpid())]
     with (folder / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **own})
     with (folder / LOG).open(encoding="utf-8", errors="replace") as lines:
@@ -280,6 +307,12 @@ def told(log: Path) -> list[Epoch]:
         if (epoch := _epoch(line)) is not None:
             epochs[epoch.number], latest = epoch, epoch.number
     return [epochs[number] for number in sorted(epochs) if number <= latest]
+
+
+def _seconds(log: Path) -> float:
+    """Seconds of all epochs, as fairseq counts them over all runs."""
+    found = WALL.findall(log.read_text(encoding="utf-8", errors="replace"))
+    return float(found[-1]) if found else 0.0
 
 
 def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:

@@ -1,14 +1,15 @@
 """Prune, retrain, prune again: how often, and which of the models on the way counts.
 
-The tolerance is always held against the original dense model, on *confirm*. A model counts if it holds
-there; of those the smallest does, which is the last, because every round only prunes further. A schedule
-ends when retraining does not bring BLEU back, when nothing shrinks in two rounds running, or when its epochs
-are used up. One such round is not enough: the noise of the search set alone may refuse a retrained model that
-holds on confirm, and a rival that ends early has had fewer epochs.
-Where the size is given, every model counts: the last one is reported whatever BLEU it has.
+The tolerance is always held against the original dense model. A model counts if it holds on *search* and on
+*confirm*; of those the smallest does, which is the last, because every round only prunes further. A schedule
+ends when its epochs are used up, or when in two rounds running BLEU does not come back or nothing shrinks.
+One such round is not enough: more training may do, and a rival that ends early has had fewer epochs.
+Where the size is given, every model counts: the last one is reported whatever BLEU it has. An iterative
+schedule of the dense model is the same training in the same rounds, without the searches between them.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ from harness.retraining import Retrained, Schedule, retrain
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
-#: rounds running in which nothing shrinks, after which a schedule ends
+#: rounds running in which BLEU does not come back or nothing shrinks, after which a schedule ends
 FRUITLESS = 2
 
 
 @dataclass(frozen=True)
 class Round:
-    """One search, or one retraining: the model as it is afterwards, if it counts.
+    """One search, or one retraining: the model as it is afterwards, and whether it counts.
 
     ``weights`` float32 [parameters] are those of the whole model, ``operator`` says what ``knobs`` mean,
     ``translated`` is what was judged on confirm.
@@ -50,11 +51,15 @@ class Round:
     confirmed: Evaluation
     translated: Translated
     retrained: Retrained | None
+    counts: bool = True
 
 
 @dataclass
 class Rounds:
     """Runs the rounds of one cell; afterwards ``done`` holds all evaluations, of all rounds.
+
+    ``failed`` is how many models confirm refused after a search, ``training_seconds`` what retraining took in
+    this process.
 
     ``operator_of`` makes the operator over the model's weights as they are then, ``evaluator_of`` the
     evaluator of a round; ``folder`` gets a folder for each retraining; ``blocks`` are those of the operator.
@@ -72,43 +77,40 @@ class Rounds:
     def __post_init__(self) -> None:
         self.done: list[Evaluation] = []
         self.failed = 0
+        self.training_seconds = 0.0
         self._teacher = self.model.flat.clone() if self.config.distillation else None
 
     def run(self) -> list[Round]:
-        """All rounds whose model counts, the one that is reported last; its weights are in the model."""
-        held = [self._gradual()] if self.config.schedule == "gradual" else self._alternating()
-        self.model.flat.copy_(held[-1].weights)
-        return held
+        """All rounds; the weights of the last one that counts are in the model."""
+        found = [self._gradual()] if self.config.schedule == "gradual" else self._alternating()
+        self.model.flat.copy_(final(found).weights)
+        return found
 
     def _alternating(self) -> list[Round]:
         """Prune; retrain; prune again; …"""
-        operator = self.operator_of()
+        config, operator = self.config, self.operator_of()
         with self.evaluator_of(operator, 0) as evaluator:
-            held = [self._searched(0, operator, evaluator, None)]
+            found = [self._searched(0, operator, evaluator, None)]
             self.done += evaluator.done
-        left = 0 if self.config.schedule == "one-shot" else self.config.epochs
+        left = 0 if config.schedule == "one-shot" else config.epochs
         fruitless = 0
-        while left > 0:
-            number = held[-1].number + 1
-            retrained, operator = self._retrained(number, held[-1], left)
+        while left > 0 and fruitless < FRUITLESS:
+            before = found[-1]
+            number = before.number + 1
+            retrained, operator = self._retrained(number, before, left)
             left -= retrained.epochs
             with self.evaluator_of(operator, number) as evaluator:
-                again = self._round(number, operator, _as_many(held[-1], operator), evaluator, retrained)
-                counts = again.confirmed.feasible or self.config.given
-                if counts:
-                    held.append(again)
-                    if self.config.schedule == "iterative":
-                        held.append(self._searched(number, operator, evaluator, again.knobs))
+                again = self._round(number, operator, _as_many(before, operator), evaluator, retrained)
+                found.append(again)
+                if config.schedule == "iterative" and again.counts and not config.given:
+                    smaller = self._searched(number, operator, evaluator, again.knobs)
+                    if smaller.size <= again.size - BACK_OFF_STEP:
+                        found.append(smaller)
                 self.done += evaluator.done
-            if not counts or self.config.schedule == "retrain":
+            if config.schedule == "retrain":
                 break
-            shrunk = held[-1].size <= again.size - BACK_OFF_STEP
-            fruitless = 0 if shrunk else fruitless + 1
-            if not shrunk:
-                held.pop()
-            if fruitless == FRUITLESS:
-                break
-        return held
+            fruitless = 0 if config.given or found[-1] is not again else fruitless + 1
+        return found
 
     def _gradual(self) -> Round:
         """Train the dense model on and prune it meanwhile, to the given size."""
@@ -140,7 +142,9 @@ class Rounds:
     def _retrained(self, number: int, before: Round, left: int) -> tuple[Retrained, Operator]:
         """Retrain the model of a round; the operator is that over its new weights."""
         config = self.config
-        epochs = left if config.schedule == "retrain" else min(left, config.round_epochs)
+        # no round of a remainder: its epochs would be too few for the learning rate to shrink
+        whole = config.schedule == "retrain" or left < 2 * config.round_epochs
+        epochs = left if whole else config.round_epochs
         schedule = Schedule(epochs, config.learning_rate, **self._settings)
         self.model.flat.copy_(before.weights)
         return self._retrain(number, before.masks, schedule), self.operator_of()
@@ -154,10 +158,12 @@ class Rounds:
     def _retrain(
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None
     ) -> Retrained:
-        folder = self.folder / retraining_folder(number)
-        return retrain(
+        folder, started = self.folder / retraining_folder(number), time.perf_counter()
+        found = retrain(
             self.model, masks, self.corpus, folder, schedule, gradual=gradual, teacher=self._teacher
         )
+        self.training_seconds += time.perf_counter() - started
+        return found
 
     def _round(
         self,
@@ -167,13 +173,25 @@ class Rounds:
         evaluator: Evaluator,
         retrained: Retrained | None,
     ) -> Round:
-        """The model at these knobs, judged on confirm (known already after a search)."""
+        """The model at these knobs, judged on confirm (known already after a search).
+
+        One that was retrained is judged on the search set as well, as what a search finds was.
+        """
+        counts = True
+        if retrained is not None and not self.config.given:
+            counts = evaluator.evaluate(knobs, "exact").feasible
         known = [evaluation for evaluation in evaluator.done if evaluation.stage == "confirm"]
         confirmed = known[-1] if known else evaluator.evaluate(knobs, "confirm")
+        counts = self.config.given or (counts and confirmed.feasible)
         operator.apply(knobs)
         translated = evaluator.translations(knobs, "confirm")
-        weights, masks, size = self.model.flat.clone(), self.masks_of(operator), float(operator.size(knobs))
-        return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained)
+        size, weights, masks = float(operator.size(knobs)), self.model.flat.clone(), self.masks_of(operator)
+        return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained, counts)
+
+
+def final(rounds: Sequence[Round]) -> Round:
+    """The model that is reported: the last one that counts."""
+    return [one for one in rounds if one.counts][-1]
 
 
 def _as_many(before: Round, operator: Operator) -> NDArray[np.float64]:

@@ -32,10 +32,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent dies, where the system can do that (Linux)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Have this process killed when its parent dies, where the system can do that (Linux).
+
+    With the number of the ``parent``, exits at once if that is dead already.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        sys.exit(1)
 
 
 def check_workers(count: int) -> None:

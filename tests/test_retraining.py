@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,9 +99,6 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
     with pytest.raises(KeyboardInterrupt):
         retrain(own.model, masks, own.corpus, folder, QUICK, stop)
     assert not (folder / "retraining.json").exists()
-    last = folder / "checkpoint_last.pt"
-    if last.exists():  # cut off by a kill
-        last.write_bytes(last.read_bytes()[:-1000])
     found = retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
     assert found.epochs == 2
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -152,6 +150,64 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(finished, short, whol
     assert log.read_text().count("begin training epoch 2") == 2
     assert replace(found, seconds=whole[0].seconds) == whole[0]
     assert torch.equal(own.model.flat, whole[1])
+
+
+def test_a_retraining_goes_on_wherever_its_files_are_by_then(finished, short, whole, tmp_path):
+    own, masks = Study.open(MODELS / "rnnsearch.pt", short), masks_of(finished("OnePlusOne"))
+
+    def stop(epoch: int, valid_loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrain(own.model, masks, own.corpus, tmp_path / "there", SLOW, stop)
+    wait_until(lambda: not (tmp_path / "there" / "claim-000001").exists())
+    shutil.copytree(short, tmp_path / "corpus")
+    (tmp_path / "there").rename(tmp_path / "here")
+    own = Study.open(MODELS / "rnnsearch.pt", tmp_path / "corpus")
+    found = retrain(own.model, masks, own.corpus, tmp_path / "here", SLOW)
+    assert replace(found, seconds=whole[0].seconds) == whole[0]
+    assert torch.equal(own.model.flat, whole[1])
+    assert not (tmp_path / "there").exists()
+
+
+def test_other_training_text_is_another_retraining(finished, short, tmp_path):
+    own, masks = Study.open(MODELS / "rnnsearch.pt", short), masks_of(finished("OnePlusOne"))
+    retrain(own.model, masks, own.corpus, tmp_path / "r", replace(SLOW, epochs=1))
+    config = own.config(**QUICK_CELL, schedule="retrain")
+    assert config.training_sha256 == own.corpus.training_hash() != ""
+    assert own.config(**QUICK_CELL).training_sha256 == ""
+    shutil.copytree(short, tmp_path / "corpus")
+    for suffix in ("bin", "idx"):
+        valid, train = (
+            tmp_path / "corpus" / "bin" / f"{name}.en-de.de.{suffix}" for name in ("valid", "train")
+        )
+        shutil.copy(valid, train)
+    other = Study.open(MODELS / "rnnsearch.pt", tmp_path / "corpus")
+    assert other.corpus_hash == own.corpus_hash
+    with pytest.raises(StudyError, match="holds another retraining"):
+        retrain(other.model, masks, other.corpus, tmp_path / "r", replace(SLOW, epochs=1))
+    with pytest.raises(StudyError, match="the training text in .* has changed since the cell was planned"):
+        run_cell(other, config, tmp_path / "cell")
+    (tmp_path / "corpus" / "bin" / "valid.en-de.en.idx").unlink()
+    with pytest.raises(StudyError, match="valid.en-de.en.idx is missing"):
+        other.config(**QUICK_CELL, schedule="retrain")
+
+
+@pytest.mark.parametrize("which", ["checkpoint_last.pt", "checkpoint_best.pt"])
+def test_a_checkpoint_cut_off_by_a_kill_is_made_again(finished, short, whole, tmp_path, which):
+    own, masks, folder = (
+        Study.open(MODELS / "rnnsearch.pt", short),
+        masks_of(finished("OnePlusOne")),
+        tmp_path / "r",
+    )
+    retrain(own.model, masks, own.corpus, folder, SLOW)
+    (folder / "retraining.json").unlink()
+    torn = folder / which
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    again = Study.open(MODELS / "rnnsearch.pt", short)
+    found = retrain(again.model, masks, again.corpus, folder, SLOW)
+    assert replace(found, seconds=whole[0].seconds) == whole[0]
+    assert torch.equal(again.model.flat, whole[1])
 
 
 def is_alive(process: int) -> bool:

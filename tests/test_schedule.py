@@ -66,7 +66,7 @@ def test_one_shot_and_retrained(study, tmp_path):
     assert sum((~mask).sum() for mask in masks.values()) == result.pruned
     rounds = [e.round for e in cell.evaluations()]
     assert rounds == sorted(rounds)
-    assert rounds.count(1) == 1
+    assert rounds.count(1) == 2
 
 
 @pytest.mark.parametrize("rule", ["class-blind", "class-uniform", "class-distribution", "lamp"])
@@ -132,8 +132,6 @@ def test_the_dense_model_alone_and_trained_on(study, tmp_path, schedule):
 def test_what_gives_the_size_does_not_go_with_a_search(study, tmp_path):
     with pytest.raises(StudyError, match="^schedule iterative looks for the smallest size, and sparsity"):
         study.config(search="lamp", sparsity=0.5, schedule="iterative")
-    with pytest.raises(StudyError, match="^schedule iterative looks for the smallest size, and search dense"):
-        study.config(search="dense", schedule="iterative")
     with pytest.raises(StudyError, match="^search dense prunes nothing: leave out sparsity"):
         study.config(search="dense", sparsity=0.5)
     config = study.config(search="CMA", sparsity=0.5)
@@ -156,16 +154,16 @@ def test_iterative_prunes_on_from_where_it_was(study, tmp_path):
     assert all(later <= earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
     assert sizes[-1] == pytest.approx(result.remaining)
     assert sum(r.retraining is not None for r in result.rounds) <= 2
-    assert all(r.held.drop <= 20 for r in result.rounds)
+    assert all(r.counts and r.held.drop <= 20 for r in result.rounds)
     assert len({r.held.dense for r in result.rounds}) == 1
     # a round begins with what the one before ended with
     last = {r.round: r for r in result.rounds}
     for number in range(1, max(last) + 1):
         own = [e for e in evaluations if e.round == number]
-        assert (own[0].stage, own[0].index) == ("confirm", 0)
+        assert [(e.stage, e.index) for e in own[:2]] == [("exact", 0), ("confirm", 1)]
         before = [r for r in result.rounds if r.round == number - 1][-1]
         assert own[0].size == pytest.approx(before.remaining)
-        assert own[1].knobs == own[0].knobs
+        assert own[0].knobs == own[1].knobs == own[2].knobs
     assert result.evaluations == sum(e.stage in ("start", "search") for e in evaluations)
 
 
@@ -185,13 +183,39 @@ def test_two_rounds_without_shrinking_end_a_schedule(study, tmp_path):
 
 
 def test_what_retraining_breaks_does_not_count(study, tmp_path):
-    """A learning rate that ruins the model: the pruned model stays the result."""
+    """A learning rate that ruins the model: the pruned model stays the result, and what it took is told."""
     pruned = run(study, tmp_path / "pruned", tolerance=15.0).result
-    ruined = {"schedule": "iterative", "epochs": 1, "learning_rate": 10.0, "tolerance": 15.0}
-    result = run(study, tmp_path / "ruined", **ruined).result
-    assert [r.round for r in result.rounds] == [0]
+    ruinous = {"schedule": "iterative", "epochs": 6, "round_epochs": 1, "learning_rate": 10.0}
+    cell = run(study, tmp_path / "ruined", tolerance=15.0, **ruinous)
+    result = cell.result
+    assert [(r.round, r.counts) for r in result.rounds] == [(0, True), (1, False), (2, False)]
+    assert [len(r.retraining.valid_loss) for r in result.rounds if r.retraining] == [1, 1]
     assert result.held == pruned.held
     assert result.sets == pruned.sets
+    # nothing is searched for over a model that does not hold
+    assert [e.stage for e in cell.evaluations() if e.round] == ["exact", "confirm"] * 2
+    told = sum(e.seconds for e in cell.evaluations())
+    assert result.seconds == pytest.approx(told + sum(r.retraining.seconds for r in result.rounds[1:]))
+
+
+def test_a_retrained_model_has_to_hold_on_search_and_on_confirm(study, tmp_path):
+    # a budget that pays for the start alone, so the dense model is what is retrained at any tolerance
+    settings = {"evaluations": 1, "schedule": "retrain", "epochs": 1, "learning_rate": 0.02}
+    drops = {e.stage: e.drop for e in run(study, tmp_path / "0", **settings).evaluations() if e.round == 1}
+    assert set(drops) == {"exact", "confirm"}
+    low, high = sorted(drops.values())
+    assert 0 < low < high
+    for tolerance, counts in ((low / 2, False), ((low + high) / 2, False), (high + 0.1, True)):
+        result = run(study, tmp_path / f"{tolerance}", **settings | {"tolerance": tolerance}).result
+        assert [r.counts for r in result.rounds] == [True, counts]
+
+
+def test_no_round_is_too_short_for_the_learning_rate_to_shrink(study, tmp_path):
+    settings = {"schedule": "iterative", "epochs": 5, "round_epochs": 2, "learning_rate": 1e-5}
+    result = run(study, tmp_path / "cell", search="dense", **settings).result
+    assert [len(r.retraining.valid_loss) for r in result.rounds if r.retraining] == [2, 3]
+    assert [r.remaining for r in result.rounds] == [1.0] * 3
+    assert result.held == result.rounds[-1].held
 
 
 class Stopped(Exception):

@@ -33,6 +33,8 @@ ABOUT = "corpus.json"
 FORMAT = 1
 #: the splits that a study cannot do without
 DECIDING = ("search", "confirm", "test")
+#: the splits that training takes
+TRAINING = ("train", "valid")
 #: what a damaged dictionary or data-bin raises inside fairseq
 DAMAGE = (OSError, ValueError, AssertionError, RuntimeError, IndexError, struct.error)
 
@@ -109,6 +111,20 @@ class Corpus:
             digest.update(f"\n{path.relative_to(self.folder).as_posix()} {file_hash(path)}".encode())
         return digest.hexdigest()
 
+    def training_hash(self) -> str:
+        """sha256 over what decides a training: the data-bins of train and valid.
+
+        Raises StudyError where one of them is not there.
+        """
+        digest = hashlib.sha256()
+        for split in TRAINING:
+            self._count(split)
+            for path in self._binaries(split):
+                if not path.is_file():
+                    raise StudyError(f"{path} is missing: training needs it, make the corpus again")
+                digest.update(f"\n{path.relative_to(self.folder).as_posix()} {file_hash(path)}".encode())
+        return digest.hexdigest()
+
     @cached_property
     def _detokenise(self) -> Callable[[Sequence[str]], str]:
         return detokeniser(self.about["bpe"], self.target if self.about["moses"] else None)
@@ -118,10 +134,17 @@ class Corpus:
         files = [self.folder / "bin" / f"dict.{language}.txt" for language in languages]
         for split in DECIDING:
             for language in languages:
-                binary = f"{split}.{self.source}-{self.target}.{language}"
                 files.append(self.folder / "text" / f"{split}.{language}")
-                files += [self.folder / "bin" / f"{binary}.{suffix}" for suffix in ("bin", "idx")]
+                files += self._binaries(split, language)
         return files
+
+    def _binaries(self, split: str, *languages: str) -> list[Path]:
+        """The files of a binarised split, in both languages or in those given."""
+        return [
+            self.folder / "bin" / f"{split}.{self.source}-{self.target}.{language}.{suffix}"
+            for language in languages or (self.source, self.target)
+            for suffix in ("bin", "idx")
+        ]
 
     def _count(self, split: str) -> int:
         counts = self.about["sentences"]

@@ -1,11 +1,11 @@
-"""``python -m harness.training.run JOB``: fairseq-train on the architecture of an existing checkpoint.
+"""``python -m harness.training.run JOB PARENT``: fairseq-train on the architecture of an existing checkpoint.
 
 fairseq-train takes the architecture from its command line, not from the checkpoint it starts from. The
-job, a JSON file, holds both: ``arguments`` of fairseq-train, and ``model``, the settings of the checkpoint.
+job, a JSON file, holds both: ``places`` and ``arguments`` of fairseq-train, and ``model``, the settings of
+the checkpoint. It ends with the process whose number is PARENT.
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from fairseq_cli import train
 import harness.training  # changes fairseq: masks are held
 import harness.training.distillation  # noqa: F401 (a criterion more)
 from harness.gradual import Gradual, Pruner
-from harness.retraining import GRADUAL, LOG, out_of_patience, told
+from harness.retraining import GRADUAL, LOG, PLACES, out_of_patience, read_job, told
 from harness.training.gradual import install
 from harness.workers import die_with_parent
 
@@ -31,13 +31,14 @@ def main(job: Path) -> None:
     # as fairseq-train sets it, unless something imported before has set it already
     form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
     logging.basicConfig(format=form, level=logging.INFO, stream=sys.stdout, force=True)
-    content = json.loads(job.read_text(encoding="utf-8"))
+    content = read_job(job)
     settings = content["model"]
     arch = settings["_name"]
     parser = argparse.ArgumentParser(allow_abbrev=False)
     ARCH_MODEL_REGISTRY[arch].add_args(parser)
     own = {action.dest for action in parser._actions} | set(POSITIONS)
-    args = options.parse_args_and_arch(options.get_training_parser(), [*content["arguments"], "--arch", arch])
+    words = [*content[PLACES], *content["arguments"], "--arch", arch]
+    args = options.parse_args_and_arch(options.get_training_parser(), words)
     for name in own & set(settings):
         setattr(args, name, settings[name])
     if "gradual" in content:
@@ -53,5 +54,5 @@ def main(job: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()  # who takes over its folder would meet it there
+    die_with_parent(int(sys.argv[2]))  # who takes over its folder would meet it there
     main(Path(sys.argv[1]))
