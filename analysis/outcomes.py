@@ -25,6 +25,7 @@ PLACE = ["model", "tolerance", "search", "grouping", "setting"]
 YARDSTICK = (
     *("checkpoint_sha256", "corpus_sha256", "tolerance", "constraint", "criterion", "confidence"),
     *("schedule", "operator", "vectors", "final_beam"),
+    *("search_sentences", "redraw", "search_beam", "precision"),
 )
 NEEDED = ["remaining", "config.grouping", "config.search", "config.tolerance", "config.seed"]
 

@@ -72,6 +72,20 @@ def test_the_rule_of_the_same_yardstick_that_agrees_best():
     assert rule_beside(rows, first, "lamp") is None
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"search_sentences": 150}, {"redraw": True}, {"search_beam": 5}, {"precision": "float32"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_moves_the_edge_of_a_rule_is_part_of_the_yardstick(other):
+    usual = {"search_sentences": None, "redraw": False, "search_beam": 1, "precision": "int8"}
+    search = run(**{f"config__{name}": value for name, value in usual.items()})
+    moved = {f"config__{name}": value for name, value in (usual | other).items()}
+    rows = placed(frame(search, run(grouping="single", search="class-blind", **moved)))
+    first = next(one for one in outcomes(rows) if one.place["search"] == "NCS")
+    assert rule_beside(rows, first) is None
+
+
 def test_failures_are_counted_where_their_cells_belong():
     counts = failures(frame(run(), failure("a"), failure("b"), failure("c", config__grouping="layer")))
     assert counts == {("luong", 1.0, "NCS", "gate", ""): 2, ("luong", 1.0, "NCS", "layer", ""): 1}

@@ -159,7 +159,11 @@ def test_optimisers_are_corrected_within_their_block(tmp_path):
 
 
 def test_retraining(tmp_path):
-    trained = [{"retraining": None}, {"retraining": {"valid_loss": [2.5, 2.4, 2.3]}}]
+    trained = [
+        {"retraining": None},
+        {"retraining": {"valid_loss": [2.5, 2.4]}, "counts": True},
+        {"retraining": {"valid_loss": [2.6]}, "counts": False},
+    ]
     again = {"config__schedule": "retrain", "rounds": json.dumps(trained)}
     rows = [
         RULE,
@@ -182,8 +186,14 @@ def test_retraining(tmp_path):
     assert table["connections"].tolist() == ["300", "300", "300", "160", "400"]
     assert table["epochs"].tolist() == ["0", "0", "0", "3", "0"]
     assert table["test BLEU"].tolist() == ["29.50", "29.50", "29.50", "29.00", "29.50"]
-    assert table["test drop"].iloc[3] == "1.00"
-    assert table["test interval"].iloc[3] == "[0.50, 1.50]"
+    assert table["test drop"].tolist() == [
+        "0.50",
+        "0.50",
+        "0.50",
+        "1.00",
+        "",
+    ]  # the small one is its own reference
+    assert table["test interval"].tolist()[3:] == ["[0.50, 1.50]", ""]
 
 
 def test_sparsities_are_of_the_winner(tmp_path):
@@ -265,6 +275,21 @@ def test_published_rows_are_marked_and_ours_stand_below(tmp_path):
     assert ours["pruned %"].tolist() == ["28.0", "60.0"]
     assert ours["drop"].tolist() == ["0.50", "0.50"]
     assert ours["interval"].tolist() == ["[0.00, 1.00]"] * 2
+
+
+def test_ours_beside_published_ones_are_compressed_and_say_their_setting(tmp_path):
+    rows = [
+        *seeds("gate", 0.70, 0.72),
+        *seeds("layer", 0.60, config__criterion="point"),
+        *seeds("single", 1.0, search="dense", config__schedule="retrain"),
+    ]
+    for row in rows[:2] + rows[3:]:
+        row["config.criterion"] = "bound"
+    table = shown(published(of(tmp_path, *rows)))
+    ours = table[table["origin"] == "this study"]
+    assert ours[["method", "note"]].to_numpy().tolist() == [
+        ["layer, NCS", "tolerance 1, seeds: 1 criterion=point"]
+    ]
 
 
 def test_every_published_row_has_a_source():

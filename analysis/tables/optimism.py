@@ -14,12 +14,12 @@ from analysis.tables.style import interval, table
 CAPTION = """Optimism. Chosen: the model that a search hands to confirm first, before any back-off; the mean
 of its drop in BLEU points (dense minus pruned) on the sentences that it was searched on, and on confirm,
 which had no say in it. Optimism: how much larger the second is, mean over seeds with the 95 % interval of
-Student's t, which knows the noise of the search alone; two sets also differ by themselves, which is what
-rules show, that choose among few candidates. The rest is what is left after the back-offs: remaining
-connections in percent of the prunable ones, the drop on test with the mean ends of the 95 % intervals of
-the paired bootstrap over sentences, and beyond: the share of cells that lose more than the tolerance there.
-Where the constraint is another measure than BLEU, the drop of the chosen model and what lies beyond are not
-known. Tokens: the budget.
+Student's t, which knows the noise of the search alone; two sets, and the decoders of search and confirm,
+also differ by themselves, which is what rules show, that choose among few candidates. The rest is what is
+left after the back-offs: remaining connections in percent of the prunable ones, the drop on test with the
+mean ends of the 95 % intervals of the paired bootstrap over sentences, and beyond: the share of cells that
+lose more than the tolerance there. Where the constraint is another measure than BLEU, the drop of the
+chosen model and what lies beyond are not known. Tokens: the budget.
 """
 #: fields that have a column of their own; ``tokens`` of these rows is the budget, not what was spent
 SHOWN = ["search_sentences", "tokens"]
