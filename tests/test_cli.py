@@ -131,7 +131,7 @@ def test_help_of_a_verb_lists_its_options(capsys, verb):
 
 def test_every_field_of_a_cell_can_be_given_or_is_fixed():
     fixed = {"schema_version", "checkpoint_sha256", "corpus_sha256", "resamples", "device"}
-    fixed |= {"groups_sha256"}
+    fixed |= {"groups_sha256", "training_sha256"}
     given = {option.removeprefix("--").removeprefix("no-").replace("-", "_") for option in CELL}
     assert given | fixed == set(CellConfig.model_fields)
     assert set(UNUSUAL) | set(GIVEN) == given
