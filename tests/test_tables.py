@@ -17,6 +17,7 @@ from analysis.tables.optimism import optimism
 from analysis.tables.published import published, published_rows
 from analysis.tables.render import markdown
 from analysis.tables.retraining import retraining
+from analysis.tables.rounds import rounds
 
 
 def seeds(grouping: str, *remaining: float, **more) -> list[dict]:
@@ -196,6 +197,30 @@ def test_retraining(tmp_path):
     assert table["test interval"].tolist()[3:] == ["[0.50, 1.50]", ""]
 
 
+def test_rounds_are_the_way_of_each_cell(tmp_path):
+    def after(remaining: float, drop: float, losses: list[float] | None = None, **more) -> dict:
+        held = {"value": 32.0 - drop, "drop": drop, "bound": drop + 0.5}
+        training = None if losses is None else {"valid_loss": losses}
+        return {"remaining": remaining, "held": held, "retraining": training} | more
+
+    way = [
+        after(0.8, 0.5),
+        after(0.8, -0.25, [3.5, 3.25], counts=True),
+        after(0.7, 0.25),
+        after(0.7, 1.0, [3.75], counts=False),
+    ]
+    one = run(search="class-blind", grouping="single", remaining=0.7, rounds=json.dumps(way))
+    table = shown(rounds(of(tmp_path, *STUDY, one | {"cell": "way", "config.schedule": "iterative"})))
+    assert table["schedule"].tolist() == ["iterative"] * 4
+    assert table["after"].tolist() == ["search", "retraining", "search", "retraining"]
+    assert table["epochs"].tolist() == ["0", "2", "2", "3"]
+    assert table["valid loss"].tolist() == ["", "3.250", "", "3.750"]
+    assert table["remaining %"].tolist() == ["80.0", "80.0", "70.0", "70.0"]
+    assert table["confirm BLEU"].tolist() == ["31.50", "32.25", "31.75", "31.00"]
+    assert table["bound drop"].tolist() == ["1.00", "0.25", "0.75", "1.50"]
+    assert table["counts"].tolist() == ["", "", "", "no"]
+
+
 def test_sparsities_are_of_the_winner(tmp_path):
     rows = [
         RULE,
@@ -331,6 +356,7 @@ def test_a_table_without_its_cells_says_what_is_missing(tmp_path, name):
         ("retraining", "no retrained cell is finished"),
         ("sparsities", "no search over a grouping is finished"),
         ("optimism", "no search is finished"),
+        ("rounds", "no retrained cell is finished"),
     ],
 )
 def test_a_rule_alone_is_not_enough(tmp_path, name, said):

@@ -1,5 +1,6 @@
 """Tables as Markdown, HTML and LaTeX, with names that try to break out of each of them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -126,6 +127,8 @@ def test_intervals_and_ranges():
 @pytest.fixture
 def results(tmp_path):
     """Enough for every table, with a name that is no friend of LaTeX."""
+    held = {"value": 31.5, "drop": 0.5, "bound": 1.0}
+    way = [{"remaining": 0.9, "held": held, "retraining": {"valid_loss": [2.5]}}]
     rows = [
         run(
             model="a_b&50%",
@@ -135,7 +138,7 @@ def results(tmp_path):
             remaining=size + seed / 100,
             cell=name,
         )
-        | {"config.schedule": schedule}
+        | {"config.schedule": schedule, "rounds": json.dumps(way)}
         for schedule in ("one-shot", "retrain")
         for grouping, size in (("gate", 0.6), ("layer", 0.7), ("shuffled(gate)", 0.75))
         for search in ("NCS", "CMA")

@@ -16,6 +16,7 @@ from analysis.tables.groups import sparsities
 from analysis.tables.optimism import optimism
 from analysis.tables.published import published
 from analysis.tables.retraining import retraining
+from analysis.tables.rounds import rounds
 
 __all__ = ["TABLES", "Made", "made", "save"]
 
@@ -27,6 +28,7 @@ TABLES: Mapping[str, Callable[[Results], Styler]] = MappingProxyType(
         "ranks": ranks,
         "optimisers": optimisers,
         "retraining": retraining,
+        "rounds": rounds,
         "sparsities": sparsities,
         "optimism": optimism,
         "published": published,
