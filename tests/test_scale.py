@@ -1,14 +1,16 @@
 """Recipes of small dense rivals: widths in proportion, and as many parameters as were asked for."""
 
+import json
 from pathlib import Path
 
 import pytest
 from conftest import MODELS as SHIPPED
 from conftest import ROOT
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from test_baselines import TINY, options_of
 
 from experiments.baselines.__main__ import counting, main
-from experiments.baselines.scale import scaled
+from experiments.baselines.scale import RETRAINING, scaled
 from experiments.baselines.train import HERE, MODELS, Recipe, read_recipe, train
 from grouping.errors import StudyError
 from harness.corpus.corpus import Corpus
@@ -41,7 +43,7 @@ def transformer_by_hand(words: int, e: int, f: int) -> int:
 def test_the_whole_recipe_has_as_many_parameters_as_its_shipped_model(count, name):
     recipe = read_recipe(HERE / f"{name}.toml")
     assert count(recipe) == PARAMETERS[name]
-    again = scaled(recipe, PARAMETERS[name], count)
+    again = scaled(recipe, PARAMETERS[name], count, more_updates=0)
     assert again.arguments == recipe.arguments
 
 
@@ -76,13 +78,31 @@ def test_layers_that_meet_still_do(count, name, parameters):
     ratios = [after[key] / before[key] for key in before]
     assert max(ratios) - min(ratios) < 0.01
     assert count(found) == pytest.approx(parameters, rel=0.01)
-    # nothing else has changed
+    # nothing else has changed, but 4,600 updates have become ten epochs of 165 more
     others = [
         {option for option in options_of(list(one.arguments)) if not option[0].endswith(WIDTHS)}
         for one in (recipe, found)
     ]
-    assert others[0] == others[1]
-    assert (found.threads, found.autocast, found.max_update) == (1, "bfloat16", recipe.max_update)
+    longer = {("--max-update", "6250"), ("--total-num-update", "6250")}
+    assert others[1] - others[0] == longer
+    assert {option[0] for option in others[0] - others[1]} == {option[0] for option in longer}
+    assert (found.threads, found.autocast, found.max_update) == (1, "bfloat16", 6250)
+
+
+def test_an_epoch_of_retraining_is_as_many_updates_as_fairseq_makes_batches():
+    data = str(ROOT / "data" / "homeassistant.en-de" / "bin")
+    config = TranslationConfig(data=data, source_lang="en", target_lang="de", dataset_impl=None)
+    task = TranslationTask.setup_task(config)
+    task.load_dataset("train")
+    batches = task.get_batch_iterator(task.dataset("train"), max_tokens=2000, required_batch_size_multiple=1)
+    assert 10 * len(batches.next_epoch_itr()) == RETRAINING
+
+
+def test_a_recipe_without_a_falling_learning_rate_is_longer_all_the_same():
+    words = ("--arch", "lstm", *("--encoder-hidden-size", "64", "--decoder-hidden-size", "64"))
+    recipe = Recipe("x", 1, "", (*words, "--max-update", "5"), 5)
+    found = scaled(recipe, 100, lambda recipe: 100, more_updates=7)
+    assert (found.arguments[-2:], found.max_update) == (("--max-update", "12"), 12)
 
 
 def test_what_cannot_be_had(count, capsys):
@@ -97,6 +117,10 @@ def test_what_cannot_be_had(count, capsys):
     with pytest.raises(SystemExit):
         main(["--parameters", "1000000"])
     assert "--parameters: name one --model" in capsys.readouterr().err
+    for wrong in (["--parameters", "1000000", "--more-updates", "-1"], ["--more-updates", "5"]):
+        with pytest.raises(SystemExit):
+            main(["--model", "luong", *wrong])
+        assert "--more-updates: give a whole number of at least 0" in capsys.readouterr().err
     assert main(["--model", "luong", "--parameters", "9", "--corpus", str(ROOT / "none")]) == 2
     assert "none is no corpus folder" in capsys.readouterr().err
 
@@ -106,13 +130,16 @@ def test_it_is_trained_into_a_folder_of_its_own(tmp_path):
     pieces = Pieces(SHIPPED / "bpe.model", SHIPPED / "dict.txt")
     prepare(text, tmp_path / "corpus", "en", "de", pieces=pieces)
     (tmp_path / "tiny.toml").write_text(TINY.replace("max-update = 6", "max-update = 1"))
-    recipe = scaled(read_recipe(tmp_path / "tiny.toml"), 100_000, counting(tmp_path / "corpus"))
+    count = counting(tmp_path / "corpus")
+    recipe = scaled(read_recipe(tmp_path / "tiny.toml"), 100_000, count, more_updates=1)
     (folder,) = train([recipe], tmp_path / "corpus", tmp_path / "out", seed=2, jobs=1)
     corpus = Corpus.open(tmp_path / "corpus")
     model = load_model(folder / "checkpoint_best.pt", corpus.source_dictionary, corpus.target_dictionary)
     padding = model.module.encoder.embed_tokens.embedding_dim
     assert folder == Path(tmp_path / "out" / f"tiny-{model.flat.numel() - padding}.seed2")
     assert model.flat.numel() == pytest.approx(100_000, rel=0.05)
+    assert json.loads((folder / "done.json").read_text())["updates"] == 2
+    assert "num_updates 2 " in (folder / "train.log").read_text()
 
 
 SPLITS = ("train", "valid", "search", "confirm", "test")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from experiments.baselines.scale import scaled
+from experiments.baselines.scale import RETRAINING, scaled
 from experiments.baselines.train import HERE, MODELS, Recipe, read_recipe, train
 from grouping import connection_table
 from harness.cli import guarded
@@ -26,6 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="a smaller model of the family of --model, with about N parameters (padding rows apart)",
     )
+    parser.add_argument(
+        "--more-updates",
+        type=int,
+        metavar="N",
+        help="train the smaller model for N updates more than its recipe says; default: "
+        f"{RETRAINING}, what ten epochs of retraining take on the default corpus",
+    )
     parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument("--seed", type=int, default=1, help="of initial weights, dropout and batch order")
@@ -38,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--jobs: give a whole number of at least 1")
     if options.parameters is not None and options.model == "all":
         parser.error("--parameters: name one --model")
+    if options.more_updates is None:
+        options.more_updates = RETRAINING
+    elif options.parameters is None or options.more_updates < 0:
+        parser.error("--more-updates: give a whole number of at least 0, and --parameters")
     # as Ctrl-C does: fairseq-train would go on alone
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return guarded(lambda: _train(options))
@@ -60,7 +71,8 @@ def _train(options: argparse.Namespace) -> None:
     names = MODELS if options.model == "all" else (options.model,)
     recipes = [read_recipe(HERE / f"{name}.toml") for name in names]
     if options.parameters is not None:
-        recipes = [scaled(recipe, options.parameters, counting(options.corpus)) for recipe in recipes]
+        count = counting(options.corpus)
+        recipes = [scaled(recipe, options.parameters, count, options.more_updates) for recipe in recipes]
     if options.float32:
         recipes = [dataclasses.replace(recipe, autocast="") for recipe in recipes]
     for folder in train(recipes, options.corpus, options.out, options.seed, options.jobs):

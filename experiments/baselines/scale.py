@@ -1,7 +1,8 @@
 """A small dense rival: the same recipe with all its widths scaled down together.
 
 A pruned model is to be held against a small one of the same family, trained from scratch, with as many
-parameters. Layers, heads, regularisation and the course of training stay what they are.
+parameters. Layers, heads and regularisation stay what they are. Training goes on for as many updates more
+as the pruned model may have had in retraining.
 """
 
 import math
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from experiments.baselines.train import Recipe
 from grouping.errors import StudyError
+from harness.records import CellConfig
 
 #: widths that keep their proportions exactly, by architecture: layers of these widths meet
 MEETING = {
@@ -22,6 +24,10 @@ ROUNDED = (
     *("encoder-ffn-embed-dim", "decoder-ffn-embed-dim"),
     *("encoder-embed-dim", "decoder-embed-dim", "decoder-out-embed-dim"),
 )
+#: updates until training ends, and until the learning rate has fallen to zero
+LENGTHS = ("max-update", "total-num-update")
+#: updates of a cell's retraining at most: an epoch of the default corpus is 165 batches of 2,000 tokens
+RETRAINING = 165 * CellConfig.model_fields["epochs"].default
 HEADS = ("encoder-attention-heads", "decoder-attention-heads")
 #: ratios that are looked at, finer than one of any width
 STEPS = 1 << 12
@@ -29,13 +35,16 @@ STEPS = 1 << 12
 LEAST = STEPS // 16
 
 
-def scaled(recipe: Recipe, parameters: int, count: Callable[[Recipe], int]) -> Recipe:
+def scaled(
+    recipe: Recipe, parameters: int, count: Callable[[Recipe], int], more_updates: int = RETRAINING
+) -> Recipe:
     """The recipe of the model whose number of parameters is nearest to ``parameters``, named by that number.
 
     Each width w becomes r w for one r from 1/16 to 1, rounded; those that meet are rounded together, so that
     they stay in proportion and divisible by their heads. ``count`` says how many parameters a recipe's model
-    has; it never falls when r rises. Raises StudyError for more parameters than the recipe has, and for fewer
-    than are possible.
+    has; it never falls when r rises. Training, and with it the fall of the learning rate, is longer by
+    ``more_updates``. Raises StudyError for more parameters than the recipe has, and for fewer than are
+    possible.
     """
     settings = _settings(recipe)
     if settings["arch"] not in MEETING:
@@ -62,7 +71,13 @@ def scaled(recipe: Recipe, parameters: int, count: Callable[[Recipe], int]) -> R
     above = bisect_left(possible, parameters, key=lambda steps: count(of(steps)))
     nearest = (of(steps) for steps in possible[max(0, above - 1) : above + 1])
     found = min(nearest, key=lambda one: abs(count(one) - parameters))
-    return replace(found, name=f"{recipe.name}-{count(found)}")
+    lengths = {name: int(settings[name]) + more_updates for name in LENGTHS if name in settings}
+    return replace(
+        found,
+        name=f"{recipe.name}-{count(found)}",
+        arguments=_with(found.arguments, lengths),
+        max_update=recipe.max_update + more_updates,
+    )
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
@@ -72,7 +87,7 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     return {flag[2:]: value for flag, value in pairs if flag.startswith("--") and not value.startswith("--")}
 
 
-def _with(arguments: tuple[str, ...], widths: Mapping[str, int]) -> tuple[str, ...]:
-    """The arguments with other widths."""
+def _with(arguments: tuple[str, ...], values: Mapping[str, int]) -> tuple[str, ...]:
+    """The arguments with other values."""
     before = ("", *arguments)
-    return tuple(str(widths.get(flag[2:], word)) for flag, word in zip(before, arguments, strict=False))
+    return tuple(str(values.get(flag[2:], word)) for flag, word in zip(before, arguments, strict=False))
