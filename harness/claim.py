@@ -63,7 +63,7 @@ class Claim:
         for seen in found:
             if not is_dead(folder, seen.owner):
                 raise Held(
-                    f"another process ({_where(seen.owner)}) is running the cell in {folder}: wait for it, "
+                    f"another process ({_where(seen.owner)}) is at work in {folder}: wait for it, "
                     f"or, if that machine is gone, remove {seen.name} there"
                 )
         self.path = folder / f"{CLAIM}{max((_generation(s.name) for s in found), default=0) + 1:06d}"

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
+from harness.checkpoints import BEST, LAST, mend
 from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
 from harness.files import write_json
@@ -30,7 +31,6 @@ from harness.model import TranslationModel, hash_weights, read_checkpoint
 
 GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
-BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 #: of a job: where its files are
 PLACES = "places"
 #: what fairseq's log says of an epoch, in JSON
@@ -268,18 +268,11 @@ def _ended(folder: Path, schedule: Schedule) -> bool:
 
 
 def _saved_epochs(folder: Path) -> int:
-    """How many epochs the last checkpoint has seen; 0 where training begins.
-
-    It begins anew where a checkpoint was cut off while it was written: fairseq copies one to the other.
-    """
-    found = [path for path in (folder / LAST, folder / BEST) if path.exists()]
-    try:
-        states = [read_checkpoint(path) for path in found]
-    except StudyError:
-        for path in found:
-            path.unlink()
+    """How many epochs the last checkpoint has seen; 0 where training begins."""
+    mend(folder)
+    if not (folder / LAST).exists():
         return 0
-    return int(states[0]["extra_state"]["train_iterator"]["epoch"]) - 1 if (folder / LAST).exists() else 0
+    return int(read_checkpoint(folder / LAST)["extra_state"]["train_iterator"]["epoch"]) - 1
 
 
 class Epoch(NamedTuple):

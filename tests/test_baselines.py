@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, wait_until
 
 from experiments.baselines import ship as shipping
 from experiments.baselines.__main__ import main
 from experiments.baselines.train import HERE, MODELS, PLUGIN, Recipe, read_recipe, train
 from grouping.errors import StudyError
+from harness.claim import Claim
 from harness.corpus.prepare import prepare
 
 COMMON = """--optimizer adam --adam-betas (0.9,_0.98) --criterion label_smoothed_cross_entropy
@@ -157,15 +160,48 @@ def test_training_is_done_once(trained, recipe, corpus):
     assert (trained / "train.log").read_bytes() == before
 
 
-def test_interrupted_training_resumes(trained, corpus, recipe, tmp_path):
-    # what an interruption after six of nine updates leaves
+@pytest.mark.parametrize("torn", [False, True])
+def test_interrupted_training_resumes(trained, corpus, recipe, tmp_path, torn):
+    # what an interruption after six of nine updates leaves; or one while the best checkpoint becomes the last
     longer = replace(recipe, arguments=(*recipe.arguments, "--max-update", "9"), max_update=9)
     (tmp_path / "tiny.seed1").mkdir()
-    shutil.copy(trained / "checkpoint_last.pt", tmp_path / "tiny.seed1")
+    last = Path(shutil.copy(trained / "checkpoint_last.pt", tmp_path / "tiny.seed1"))
+    if torn:
+        shutil.copy(last, last.with_name("checkpoint_best.pt"))
+        last.write_bytes(last.read_bytes()[:5000])
     folder = train([longer], corpus, tmp_path, seed=1, jobs=2)[0]
     assert "@ 6 updates" in (folder / "train.log").read_text()
     state = shipping.read_training_checkpoint(folder / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 9
+
+
+def test_a_folder_is_for_one_process_and_its_training_dies_with_it(corpus, tmp_path):
+    command = [sys.executable, "-m", "experiments.baselines", "--model", "luong"]
+    places = ["--corpus", str(corpus), "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, *places], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: b"fairseq_cli.train" in command_of(children.read_text()))
+    training = children.read_text().strip()
+    try:
+        with pytest.raises(StudyError, match=f"process {process.pid} on .* is at work in .*luong.seed1"):
+            train([read_recipe(HERE / "luong.toml")], corpus, tmp_path, seed=1, jobs=1)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not command_of(training), seconds=10)
+    finally:
+        process.kill()
+        if command_of(training):
+            os.kill(int(training), signal.SIGKILL)
+    with Claim(tmp_path / "luong.seed1"):
+        pass  # the next one may go on
+
+
+def command_of(process: str) -> bytes:
+    """The command line of a process, by its number; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{process.strip()}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_another_training_in_the_folder_is_refused(trained, corpus):

@@ -38,7 +38,7 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path):
     with Claim(tmp_path) as held:
         held.check()
         assert claimed(tmp_path)
-        with pytest.raises(Held, match=f"process {os.getpid()} on .* is running the cell"):
+        with pytest.raises(Held, match=f"process {os.getpid()} on .* is at work in"):
             Claim(tmp_path)
     assert names(tmp_path) == []
     assert not claimed(tmp_path)

@@ -104,7 +104,7 @@ def test_a_damaged_line_is_refused_and_nothing_behind_it_lost(tmp_path, line):
 
 
 def test_two_at_a_time_are_refused(tmp_path):
-    with Record(tmp_path, CONFIG), pytest.raises(StudyError, match="another process .* is running the cell"):
+    with Record(tmp_path, CONFIG), pytest.raises(StudyError, match="another process .* is at work in"):
         Record(tmp_path, CONFIG)
     with Record(tmp_path, CONFIG) as again:
         assert again.replayed == []

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tqdm import tqdm
 
 import harness
 from grouping.errors import StudyError
+from harness.claim import Claim
+from harness.files import write_json, write_text
+from harness.workers import die_with_parent
 
 HERE = Path(__file__).parent
 MODELS = ("transformer", "rnnsearch", "luong")
@@ -93,23 +97,29 @@ def read_recipe(path: Path) -> Recipe:
 
 
 class Training:
-    """One fairseq-train process, its log and its progress bar."""
+    """One fairseq-train process, its folder, its log and its progress bar."""
 
     def __init__(self, recipe: Recipe, corpus: Path, out: Path, seed: int) -> None:
-        """Open the folder. Raises StudyError if it holds another training."""
         self.recipe, self.corpus, self.seed = recipe, corpus, seed
         self.folder = out / f"{recipe.name}.seed{seed}"
         self.log = self.folder / "train.log"
         self.best_loss: float | None = None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder. Raises StudyError if another process does, or if it holds another training."""
         about = json.dumps(self._about(), indent=2) + "\n"
         mark = self.folder / "training.json"
-        if mark.exists() and mark.read_text() != about:
-            raise StudyError(
-                f"{self.folder} holds a training with another configuration, seed or corpus: "
-                "choose another --out, or remove that folder"
-            )
         self.folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(about)
+        with Claim(self.folder):
+            if not mark.exists():
+                write_text(mark, about)
+            elif mark.read_text() != about:
+                raise StudyError(
+                    f"{self.folder} holds a training with another configuration, seed or corpus: "
+                    "choose another --out, or remove that folder"
+                )
+            yield
 
     def _about(self) -> dict:
         return {
@@ -127,11 +137,21 @@ class Training:
         return (self.folder / "done.json").exists()
 
     def start(self, position: int = 0) -> None:
-        """Start or, from fairseq's last checkpoint, resume; the bar appears only on a terminal."""
+        """Start or, from fairseq's last checkpoint, resume; the bar appears only on a terminal.
+
+        The process dies with this one, even if that is killed: who takes over the folder would meet it there.
+        """
+        from harness.checkpoints import mend  # loads torch
+
+        mend(self.folder)
         command = self.recipe.command(self.corpus, self.folder, self.seed)
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=self.recipe.environment()
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.recipe.environment(),
+                preexec_fn=die_with_parent,
             )
         self._lines = self.log.open(errors="replace")
         self._last = ""
@@ -157,9 +177,7 @@ class Training:
         if code:
             raise StudyError(f"fairseq-train failed, see {self.log}: {self._last}")
         about = {"best_valid_loss": self.best_loss, "updates": self._bar.total}
-        draft = self.folder / "done.json.part"
-        draft.write_text(json.dumps(about, indent=2) + "\n")
-        draft.rename(self.folder / "done.json")
+        write_json(self.folder / "done.json", about)
         return True
 
     def _note(self, line: str) -> None:
@@ -185,13 +203,22 @@ class Training:
 def train(recipes: Sequence[Recipe], corpus: Path, out: Path, seed: int, jobs: int) -> list[Path]:
     """Train every recipe, ``jobs`` at a time, and return their folders; finished ones are kept.
 
-    ``corpus`` is a prepared corpus. Raises StudyError if it is not, if a folder holds another
-    training, or if fairseq-train fails; the other trainings are then stopped and can be resumed.
+    ``corpus`` is a prepared corpus. Raises StudyError if it is not, if a folder holds another training or
+    another process works there, or if fairseq-train fails; the other trainings are then stopped and can be
+    resumed.
     """
     if not (corpus / "corpus.json").is_file():
         raise StudyError(f"{corpus} is not a prepared corpus: run make data, or give another --corpus")
     trainings = [Training(recipe, corpus, out, seed) for recipe in recipes]
-    waiting = [training for training in trainings if not training.done]
+    with ExitStack() as folders:
+        for training in trainings:
+            folders.enter_context(training.claimed())
+        _run([training for training in trainings if not training.done], jobs)
+    return [training.folder for training in trainings]
+
+
+def _run(waiting: list[Training], jobs: int) -> None:
+    """Train until none waits and none runs, ``jobs`` at a time."""
     running: dict[int, Training] = {}
     try:
         while waiting or running:
@@ -206,4 +233,3 @@ def train(recipes: Sequence[Recipe], corpus: Path, out: Path, seed: int, jobs: i
     finally:
         for training in running.values():
             training.close()
-    return [training.folder for training in trainings]
