@@ -6,6 +6,8 @@ BLEU statistics → the constraint *judges* → the archive and the record take 
 *told*. A generation of candidates is asked for at once and judged side by side.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,17 +41,20 @@ def check_search(config: CellConfig, knobs: int) -> None:
         release(make_optimiser(config.search, np.zeros(knobs), config.sigma, config.evaluations, config.seed))
 
 
-def run_search(evaluator: Evaluator, start: NDArray | None = None) -> None:
-    """Spend the budget: a search-free rule, or an optimiser from ``start``, or where class-blind ends."""
+def run_search(evaluator: Evaluator, last: NDArray | None = None) -> None:
+    """Spend the budget: a search-free rule, or an optimiser from the edge of the constraint.
+
+    That is where class-blind pruning ends, or, in later rounds, pruning on in proportion from the ``last``
+    knobs. With the start "dense" the optimiser begins at the dense model, or at the last knobs themselves.
+    """
     config = evaluator.config
     try:
         if config.search in rules.names():
             scan_rule(config.search, evaluator, fallbacks=RULE_FALLBACKS)
             return
-        if start is None:
-            start = np.zeros(len(evaluator.operator.groups))
-            if config.start == "class-blind":
-                start = scan_rule("class-blind", evaluator)
+        start = np.zeros(len(evaluator.operator.groups)) if last is None else last
+        if config.start == "class-blind":
+            start = scan_rule("class-blind", evaluator) if last is None else scan_on(last, evaluator)
         _optimise(start, evaluator)
     except BudgetSpent:
         return
@@ -80,13 +85,28 @@ def scan_rule(name: str, evaluator: Evaluator, fallbacks: int = 0) -> NDArray:
         return operator.knobs(rule(magnitudes, strength))
 
     def feasible(strengths: list[float]) -> list[bool]:
-        candidates = [knobs_at(strength) for strength in strengths]
-        return [evaluation.feasible for evaluation in evaluator.evaluate_all(candidates, "start")]
+        return _feasible(map(knobs_at, strengths), evaluator)
 
     edge = scan_then_bisect(feasible)
     below = [edge - step * BACK_OFF_STEP for step in range(1, fallbacks + 1)]
     feasible([strength for strength in below if strength > 0])
     return knobs_at(edge)
+
+
+def scan_on(last: NDArray, evaluator: Evaluator) -> NDArray:
+    """Knobs at the edge of the constraint on the way from ``last`` to all pruned.
+
+    At strength s each knob k is 1 - (1 - s) (1 - k): of what is left of each group, the fraction s goes.
+    """
+
+    def knobs_at(strength: float) -> NDArray:
+        return 1 - (1 - strength) * (1 - last)
+
+    return knobs_at(scan_then_bisect(lambda strengths: _feasible(map(knobs_at, strengths), evaluator)))
+
+
+def _feasible(candidates: Iterable[NDArray], evaluator: Evaluator) -> list[bool]:
+    return [evaluation.feasible for evaluation in evaluator.evaluate_all(list(candidates), "start")]
 
 
 def _optimise(start: NDArray, evaluator: Evaluator) -> None:

@@ -95,7 +95,11 @@ class CellConfig(Strict):
     resamples: int = Field(1000, ge=100, description="of the paired bootstrap")
     evaluations: int = Field(150, ge=1, description="budget, the start's evaluations included")
     tokens: int | None = Field(None, ge=1, description="budget of delivered tokens; null = none")
-    start: Literal["class-blind", "dense"] = Field("class-blind", description="where the search begins")
+    start: Literal["class-blind", "dense"] = Field(
+        "class-blind",
+        description="where the search begins: where class-blind pruning ends, or at the dense model; in "
+        "later rounds where pruning on in proportion ends, or at the model of the last one",
+    )
     sigma: float = Field(0.05, gt=0, le=1, description="first step size, in knob units")
     search_sentences: int | None = Field(
         None, ge=1, description="of the search set, drawn at random, the same for all cells; null = all"

@@ -68,6 +68,23 @@ def start(study, operator, sentences, greedy_confirm, tmp_path):
     end()
 
 
+def test_a_later_round_begins_at_the_edge_on_the_way_to_all_pruned(start):
+    evaluator = start(evaluations=40, tolerance=30.0, search="OnePlusOne", start="class-blind")
+    last = np.array([0.5, 0.25])
+    run_search(evaluator, last)
+    scanned = [e for e in evaluator.done if e.stage == "start"]
+    assert len(scanned) == 15
+    # of what is left, a tenth goes: of the encoder 0.5 + 0.05 is gone, of the decoder 0.25 + 0.075
+    assert np.allclose(scanned[0].knobs, [0.55, 0.325])
+    assert np.allclose(scanned[8].knobs, [0.95, 0.925])
+    kept = [(1 - np.array(e.knobs)) / (1 - last) for e in scanned]
+    assert all(share.max() == pytest.approx(share.min()) for share in kept)
+    edge = min((e for e in scanned if e.feasible), key=lambda e: e.size)
+    assert edge.size < 0.9 * evaluator.operator.size(last)
+    first = next(e for e in evaluator.done if e.stage == "search")
+    assert first.knobs == edge.knobs
+
+
 def skip(evaluator: Evaluator, knobs: np.ndarray) -> Evaluation:
     """Have a candidate refused by its size."""
     return next(evaluator.evaluate_all([knobs], "search", [True]))
