@@ -119,11 +119,17 @@ def _with_place(rows: pd.DataFrame, common: dict[str, Any], shown: Sequence[str]
 
 
 def _labels(rows: pd.DataFrame) -> pd.Series:
-    """The model's name, with its hash and its text's where several of that name are together."""
-    hashes = [column(rows, f"{what}_sha256").astype(str).str[:6] for what in ("checkpoint", "corpus")]
-    identity = hashes[0] + " " + hashes[1]
+    """The model's name, with its hash and its texts' where several of that name are together."""
+    checkpoint, corpus, training = (
+        column(rows, f"{what}_sha256").fillna("").astype(str).str[:6]
+        for what in ("checkpoint", "corpus", "training")
+    )
+    identity = checkpoint + " " + corpus
     several = identity.groupby(rows["model"]).transform("nunique") > 1
-    return rows["model"].where(~several, rows["model"] + " " + identity)
+    # cells that train nothing have no training text, whatever the others have
+    trained = training.where(training != "").groupby(rows["model"]).transform("nunique") > 1
+    labels = rows["model"].where(~several, rows["model"] + " " + identity)
+    return labels.where(~(trained & (training != "")), labels + " " + training)
 
 
 def _differences(rows: pd.DataFrame, common: dict[str, Any]) -> pd.Series:

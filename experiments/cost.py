@@ -1,6 +1,5 @@
 """What the cells of a plan will take, from those that are done or, before, from a rate."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -83,9 +82,11 @@ def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     if config.tokens is not None:
         budgets.append(config.tokens * fmean(rate.token for rate in rates))
     epochs = 0 if config.schedule == "one-shot" else config.epochs
-    searches = 1 + (math.ceil(epochs / config.round_epochs) if config.schedule == "iterative" else 0)
+    rounds = (
+        max(1, epochs // config.round_epochs) if config.schedule == "iterative" and not config.given else 0
+    )
     epoch = fmean([rate.epoch for rate in rates if rate.epoch is not None] or [guess.epoch or 0.0])
-    return searches * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
+    return (1 + rounds) * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
 
 
 def _guess(folder: Path) -> Spent:
@@ -117,12 +118,12 @@ def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
         result = read(path, Result)
     except StudyError:
         return None  # damaged, or of another version: `olmp verify` tells
-    rates = result.seconds / result.evaluations, result.seconds / max(result.tokens, 1)
     retrained = [one.retraining for one in result.rounds if one.retraining is not None]
     training = sum(one.seconds for one in retrained)
     epochs = sum(len(one.valid_loss) for one in retrained)
-    other = max(0.0, result.other_seconds - training)
-    return inputs, Spent(*rates, other, training / epochs if epochs else None)
+    judging = max(0.0, result.seconds - training)
+    rates = judging / result.evaluations, judging / max(result.tokens, 1)
+    return inputs, Spent(*rates, result.other_seconds, training / epochs if epochs else None)
 
 
 def _tokens(corpus: Corpus, split: str) -> int:

@@ -238,8 +238,10 @@ class Evaluator:
         self.notify(evaluation)
 
     def _key(self, knobs: NDArray, stage: Stage) -> Key:
-        where, draw = (stage, None) if stage in FINAL else ("search", self._draw)
-        return where, draw, self.operator.counts(knobs).tobytes()
+        if stage in FINAL and self.sets[stage] is not self.sets["search"]:
+            return stage, None, self.operator.counts(knobs).tobytes()
+        draw = None if stage in FINAL else self._draw
+        return "search", draw, self.operator.counts(knobs).tobytes()
 
     def _replayed(self, knobs: NDArray, stage: Stage) -> Evaluation | None:
         if not self._replay:

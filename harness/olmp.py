@@ -96,11 +96,14 @@ def scan_rule(name: str, evaluator: Evaluator, fallbacks: int = 0) -> NDArray:
 def scan_on(last: NDArray, evaluator: Evaluator) -> NDArray:
     """Knobs at the edge of the constraint on the way from ``last`` to all pruned.
 
-    At strength s each knob k is 1 - (1 - s) (1 - k): of what is left of each group, the fraction s goes.
+    At strength s, the fraction s goes of what is left of each group.
     """
+    operator = evaluator.operator
+    gone = operator.counts(last)
+    left = np.array([len(group) for group in operator.magnitudes()]) - gone
 
     def knobs_at(strength: float) -> NDArray:
-        return 1 - (1 - strength) * (1 - last)
+        return operator.knobs(gone + np.rint(strength * left).astype(np.int64))
 
     return knobs_at(scan_then_bisect(lambda strengths: _feasible(map(knobs_at, strengths), evaluator)))
 

@@ -28,6 +28,7 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
             f"{found.smallest_detectable:10.2f}"
         )
     test = result.sets["test"]
+    training = " and retraining" if config.trains else ""
     if config.given:
         excess = result.held.bound if config.criterion == "bound" else result.held.drop
         where = "within" if excess <= config.tolerance else "beyond"
@@ -38,6 +39,6 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
         f"{result.cached} cached), "
         f"{result.tokens:,} tokens delivered, {result.confirm_tokens:,} more on confirm, "
         f"{result.tokens_computed:,} computed, "
-        f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s of evaluation",
+        f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s of evaluation{training}",
     ]
     return lines

@@ -35,8 +35,6 @@ JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz
 PLACES = "places"
 #: what fairseq's log says of an epoch, in JSON
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
-#: and of the seconds until then, in all runs of the training
-WALL = re.compile(r'\| train \| \{.*"train_wall": "([\d.]+)"')
 #: seconds between two looks at the log
 LOOK = 0.2
 
@@ -166,7 +164,7 @@ def retrain(
             retrained = Retrained(
                 updates=epochs[-1].updates,
                 words=len(epochs) * _words(model, corpus, schedule),
-                seconds=_seconds(folder / LOG),
+                seconds=_seconds(folder / LAST),
                 valid_loss=[epoch.valid_loss for epoch in epochs],
             )
             write_json(folder / DONE, asdict(retrained))
@@ -216,8 +214,8 @@ def _job(
         "pruned_sha256": hash_weights(model.flat),
         **more,
     }
-    read_again: dict[str, Any] = json.loads(json.dumps(job))
-    return read_again
+    as_read: dict[str, Any] = json.loads(json.dumps(job))  # tuples are lists there
+    return as_read
 
 
 def _identity(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +236,8 @@ def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None
     """Run fairseq-train to its end."""
     own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     own |= {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
-    command = [sys.executable, "-m", "harness.training.run", str(folder / JOB), str(os.getpid())]
+    own |= {"OLMP_PARENT": str(os.getpid())}
+    command = [sys.executable, "-m", "harness.training.run", str(folder / JOB)]
     with (folder / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **own})
     with (folder / LOG).open(encoding="utf-8", errors="replace") as lines:
@@ -302,10 +301,9 @@ def told(log: Path) -> list[Epoch]:
     return [epochs[number] for number in sorted(epochs) if number <= latest]
 
 
-def _seconds(log: Path) -> float:
-    """Seconds of all epochs, as fairseq counts them over all runs."""
-    found = WALL.findall(log.read_text(encoding="utf-8", errors="replace"))
-    return float(found[-1]) if found else 0.0
+def _seconds(last: Path) -> float:
+    """Seconds until fairseq's last checkpoint, as it adds them up over all runs."""
+    return float(read_checkpoint(last)["extra_state"]["previous_training_time"])
 
 
 def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:

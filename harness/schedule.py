@@ -2,7 +2,7 @@
 
 The tolerance is always held against the original dense model. A model counts if it holds on *search* and on
 *confirm*; of those the smallest does, which is the last, because every round only prunes further. A schedule
-ends when its epochs are used up, or when in two rounds running BLEU does not come back or nothing shrinks.
+ends when its rounds are, or when in two rounds running BLEU does not come back or nothing shrinks.
 One such round is not enough: more training may do, and a rival that ends early has had fewer epochs.
 Where the size is given, every model counts: the last one is reported whatever BLEU it has. An iterative
 schedule of the dense model is the same training in the same rounds, without the searches between them.
@@ -51,7 +51,7 @@ class Round:
     confirmed: Evaluation
     translated: Translated
     retrained: Retrained | None
-    counts: bool = True
+    counts: bool
 
 
 @dataclass
@@ -92,13 +92,10 @@ class Rounds:
         with self.evaluator_of(operator, 0) as evaluator:
             found = [self._searched(0, operator, evaluator, None)]
             self.done += evaluator.done
-        left = 0 if config.schedule == "one-shot" else config.epochs
         fruitless = 0
-        while left > 0 and fruitless < FRUITLESS:
+        for number, epochs in enumerate(_epochs_of_rounds(config), start=1):
             before = found[-1]
-            number = before.number + 1
-            retrained, operator = self._retrained(number, before, left)
-            left -= retrained.epochs
+            retrained, operator = self._retrained(number, before, epochs)
             with self.evaluator_of(operator, number) as evaluator:
                 again = self._round(number, operator, _as_many(before, operator), evaluator, retrained)
                 found.append(again)
@@ -107,9 +104,10 @@ class Rounds:
                     if smaller.size <= again.size - BACK_OFF_STEP:
                         found.append(smaller)
                 self.done += evaluator.done
-            if config.schedule == "retrain":
+            shrank = found[-1] is not again
+            fruitless = 0 if shrank or config.given else fruitless + 1
+            if fruitless == FRUITLESS:
                 break
-            fruitless = 0 if config.given or found[-1] is not again else fruitless + 1
         return found
 
     def _gradual(self) -> Round:
@@ -139,13 +137,9 @@ class Rounds:
             self.failed += failed
         return self._round(number, operator, knobs, evaluator, None)
 
-    def _retrained(self, number: int, before: Round, left: int) -> tuple[Retrained, Operator]:
+    def _retrained(self, number: int, before: Round, epochs: int) -> tuple[Retrained, Operator]:
         """Retrain the model of a round; the operator is that over its new weights."""
-        config = self.config
-        # no round of a remainder: its epochs would be too few for the learning rate to shrink
-        whole = config.schedule == "retrain" or left < 2 * config.round_epochs
-        epochs = left if whole else config.round_epochs
-        schedule = Schedule(epochs, config.learning_rate, **self._settings)
+        schedule = Schedule(epochs, self.config.learning_rate, **self._settings)
         self.model.flat.copy_(before.weights)
         return self._retrain(number, before.masks, schedule), self.operator_of()
 
@@ -162,7 +156,8 @@ class Rounds:
         found = retrain(
             self.model, masks, self.corpus, folder, schedule, gradual=gradual, teacher=self._teacher
         )
-        self.training_seconds += time.perf_counter() - started
+        # without start-up, and without what another process has done
+        self.training_seconds += min(found.seconds, time.perf_counter() - started)
         return found
 
     def _round(
@@ -177,12 +172,12 @@ class Rounds:
 
         One that was retrained is judged on the search set as well, as what a search finds was.
         """
-        counts = True
+        holds = True
         if retrained is not None and not self.config.given:
-            counts = evaluator.evaluate(knobs, "exact").feasible
+            holds = evaluator.evaluate(knobs, "exact").feasible
         known = [evaluation for evaluation in evaluator.done if evaluation.stage == "confirm"]
         confirmed = known[-1] if known else evaluator.evaluate(knobs, "confirm")
-        counts = self.config.given or (counts and confirmed.feasible)
+        counts = self.config.given or (holds and confirmed.feasible)
         operator.apply(knobs)
         translated = evaluator.translations(knobs, "confirm")
         size, weights, masks = float(operator.size(knobs)), self.model.flat.clone(), self.masks_of(operator)
@@ -192,6 +187,19 @@ class Rounds:
 def final(rounds: Sequence[Round]) -> Round:
     """The model that is reported: the last one that counts."""
     return [one for one in rounds if one.counts][-1]
+
+
+def _epochs_of_rounds(config: CellConfig) -> list[int]:
+    """Epochs of each retraining.
+
+    What does not fill a round is part of the last one: its epochs would be too few for the learning rate to
+    shrink.
+    """
+    if config.schedule == "one-shot":
+        return []
+    rounds = max(1, config.epochs // config.round_epochs) if config.schedule == "iterative" else 1
+    last = config.epochs - (rounds - 1) * config.round_epochs
+    return [config.round_epochs] * (rounds - 1) + [last]
 
 
 def _as_many(before: Round, operator: Operator) -> NDArray[np.float64]:

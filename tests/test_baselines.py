@@ -187,7 +187,7 @@ def test_a_folder_is_for_one_process_and_its_training_dies_with_it(corpus, tmp_p
             train([read_recipe(HERE / "luong.toml")], corpus, tmp_path, seed=1, jobs=1)
         process.kill()
         process.wait()
-        wait_until(lambda: not command_of(training), seconds=10)
+        wait_until(lambda: not command_of(training))
     finally:
         process.kill()
         if command_of(training):

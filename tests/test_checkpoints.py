@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from grouping.errors import StudyError
 from harness.checkpoints import mend
 
 WHOLE = {"model": {"weight": torch.arange(1000.0)}}
@@ -37,3 +38,11 @@ def test_what_is_torn_is_copied_again_or_goes(tmp_path, best, last, left):
     mend(tmp_path)
     found = {path.name: path.read_bytes() for path in Path(tmp_path).iterdir()}
     assert found == {f"checkpoint_{name}.pt": written[origin] for name, origin in left.items()}
+
+
+def test_what_cannot_be_read_is_left_alone(tmp_path):
+    (tmp_path / "checkpoint_best.pt").mkdir()
+    torch.save(WHOLE, tmp_path / "checkpoint_last.pt")
+    with pytest.raises(StudyError, match="checkpoint_best.pt cannot be read"):
+        mend(tmp_path)
+    assert (tmp_path / "checkpoint_last.pt").exists()

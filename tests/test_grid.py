@@ -345,9 +345,26 @@ def test_the_cost_is_that_of_finished_cells(done, planned):
     retrained = planned(given | {"schedule": "retrain", "epochs": 3})
     assert estimate(grid, retrained).hours == pytest.approx((each + other + 3 * epoch) / 3600)
     again = planned({"schedule": "iterative", "epochs": 3, "round_epochs": 2, "evaluations": 4})
-    assert estimate(grid, again).hours == pytest.approx((3 * 4 * each + other + 3 * epoch) / 3600)
+    assert estimate(grid, again).hours == pytest.approx((2 * 4 * each + other + 3 * epoch) / 3600)
     assert estimate(Grid(grid.folder / "none"), more).measured == 0
     assert estimate(grid, cells).hours == 0
+
+
+def test_the_cost_of_training_is_apart_from_that_of_evaluations(done, planned):
+    grid, cells = done
+    before = [json.loads((grid.cell_folder(c) / "result.json").read_text()) for c in cells]
+    each = sum(result["seconds"] / 4 for result in before) / 2
+    other = sum(result["other_seconds"] for result in before) / 2
+    trained = {"updates": 2, "words": 9, "seconds": 100.0, "valid_loss": [3.0, 2.0]}
+    for cell, result in zip(cells, before, strict=True):
+        again = result["rounds"][0] | {"round": 1, "retraining": trained}
+        result |= {"rounds": [*result["rounds"], again], "seconds": result["seconds"] + 100.0}
+        (grid.cell_folder(cell) / "result.json").write_text(json.dumps(result))
+    # rounds of 2 and 3 epochs
+    more = planned({"schedule": "iterative", "epochs": 5, "round_epochs": 2, "evaluations": 4, "seed": 9})
+    assert estimate(grid, more).hours == pytest.approx((3 * 4 * each + other + 5 * 50) / 3600)
+    dense = planned({"search": "dense", "schedule": "iterative", "epochs": 5, "round_epochs": 2})
+    assert estimate(grid, dense).hours == pytest.approx((each + other + 5 * 50) / 3600)
 
 
 def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):

@@ -78,7 +78,7 @@ def test_a_later_round_begins_at_the_edge_on_the_way_to_all_pruned(start):
     assert np.allclose(scanned[0].knobs, [0.55, 0.325])
     assert np.allclose(scanned[8].knobs, [0.95, 0.925])
     kept = [(1 - np.array(e.knobs)) / (1 - last) for e in scanned]
-    assert all(share.max() == pytest.approx(share.min()) for share in kept)
+    assert all(share.max() == pytest.approx(share.min(), abs=1e-4) for share in kept)
     edge = min((e for e in scanned if e.feasible), key=lambda e: e.size)
     assert edge.size < 0.9 * evaluator.operator.size(last)
     first = next(e for e in evaluator.done if e.stage == "search")

@@ -145,9 +145,11 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(finished, short, whol
     assert process.wait() != 0
     wait_until(lambda: not is_alive(training))
     assert [epoch.number for epoch in told(log)] == [1]
-    assert (folder / "checkpoint_last.pt").exists()
+    state = torch.load(folder / "checkpoint_last.pt", weights_only=False)
+    first = state["extra_state"]["previous_training_time"]
     found = retrain(own.model, masks_of(cell), own.corpus, folder, SLOW)
     assert log.read_text().count("begin training epoch 2") == 2
+    assert found.seconds > first > 0  # those of both processes
     assert replace(found, seconds=whole[0].seconds) == whole[0]
     assert torch.equal(own.model.flat, whole[1])
 
@@ -208,6 +210,8 @@ def test_a_checkpoint_cut_off_by_a_kill_is_made_again(finished, short, whole, tm
     found = retrain(again.model, masks, again.corpus, folder, SLOW)
     assert replace(found, seconds=whole[0].seconds) == whole[0]
     assert torch.equal(again.model.flat, whole[1])
+    begun = (folder / LOG).read_text().count("begin training epoch 1\n")
+    assert begun == (1 if which == "checkpoint_last.pt" else 2)  # a copy of the best one is made again
 
 
 def is_alive(process: int) -> bool:

@@ -9,6 +9,7 @@ from conftest import MODELS, QUICK, Finished, read_evaluations
 
 from grouping.errors import StudyError
 from harness.cell import Study, run_cell
+from harness.evaluator import Evaluator
 from harness.masks import read_masks
 from harness.model import load_model
 from harness.records import Result
@@ -205,9 +206,32 @@ def test_a_retrained_model_has_to_hold_on_search_and_on_confirm(study, tmp_path)
     assert set(drops) == {"exact", "confirm"}
     low, high = sorted(drops.values())
     assert 0 < low < high
-    for tolerance, counts in ((low / 2, False), ((low + high) / 2, False), (high + 0.1, True)):
-        result = run(study, tmp_path / f"{tolerance}", **settings | {"tolerance": tolerance}).result
-        assert [r.counts for r in result.rounds] == [True, counts]
+    for tolerance in (low / 2, (low + high) / 2, high + 0.1):
+        cell = run(study, tmp_path / f"{tolerance}", **settings | {"tolerance": tolerance})
+        again = {e.stage: e.feasible for e in cell.evaluations() if e.round == 1}
+        assert again == {stage: drop <= tolerance for stage, drop in drops.items()}
+        assert [r.counts for r in cell.result.rounds] == [True, all(again.values())]
+
+
+@pytest.mark.parametrize(("refused", "counts"), [(None, True), ("exact", False), ("confirm", False)])
+def test_either_set_may_refuse_a_retrained_model(study, tmp_path, monkeypatch, refused, counts):
+    evaluate = Evaluator.evaluate
+
+    def verdict(evaluator, knobs, stage):
+        found = evaluate(evaluator, knobs, stage)
+        return found.model_copy(update={"feasible": stage != refused}) if evaluator.number else found
+
+    monkeypatch.setattr(Evaluator, "evaluate", verdict)
+    settings = {"evaluations": 1, "schedule": "retrain", "epochs": 1, "learning_rate": 1e-4}
+    result = run(study, tmp_path / "cell", **settings).result
+    assert [r.counts for r in result.rounds] == [True, counts]
+
+
+def test_a_round_that_ends_early_leaves_no_short_one_behind(study, tmp_path):
+    """Patience ends the last round after the third of four epochs; the fourth is not a round of its own."""
+    ruinous = {"schedule": "iterative", "epochs": 4, "round_epochs": 3, "learning_rate": 10.0}
+    result = run(study, tmp_path / "cell", search="dense", **ruinous).result
+    assert [len(r.retraining.valid_loss) for r in result.rounds if r.retraining] == [3]
 
 
 def test_no_round_is_too_short_for_the_learning_rate_to_shrink(study, tmp_path):

@@ -313,7 +313,7 @@ def test_ours_beside_published_ones_are_compressed_and_say_their_setting(tmp_pat
     table = shown(published(of(tmp_path, *rows)))
     ours = table[table["origin"] == "this study"]
     assert ours[["method", "note"]].to_numpy().tolist() == [
-        ["layer, NCS", "tolerance 1, seeds: 1 criterion=point"]
+        ["layer, NCS", "tolerance 1, seeds: 1, criterion=point"]
     ]
 
 

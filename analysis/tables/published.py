@@ -73,7 +73,7 @@ def _row(one: Outcome, retrained: bool) -> dict[str, Any]:
     fields = ("dense_bleu", "bleu", "drop", "low", "high")
     means = one.cells[[f"sets.test.{name}" for name in fields]].astype(float).mean()
     rule = one.place["search"] in RULES
-    setting = f" {one.place['setting']}" if one.place["setting"] else ""
+    setting = f", {one.place['setting']}" if one.place["setting"] else ""
     method = one.place["search"] if rule else f"{one.place['grouping']}, {one.place['search']}"
     return {
         "origin": "this study",

@@ -13,9 +13,9 @@ from analysis.tables.style import table
 
 CAPTION = """The way of each cell that was retrained: its models after each search and each retraining.
 Remaining connections in percent of the prunable ones; confirm: BLEU there, or what the constraint measures
-instead, the drop from the original dense model and its upper bound, in its unit; epochs of retraining so far,
-and the loss on valid after the last of them. One that does not count lost too much on search or on confirm;
-the last one that counts is the result.
+instead, the drop from the original dense model and its upper bound, in its unit; epochs of retraining so
+far, and the loss on valid after the last of them (of a round, the weights of the best epoch count). One
+that does not count lost too much on search or on confirm; the last one that counts is the result.
 """
 BY = ["model", "tolerance", "search", "grouping", "schedule", "setting"]
 

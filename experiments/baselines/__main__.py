@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.more_updates = RETRAINING
     elif options.parameters is None or options.more_updates < 0:
         parser.error("--more-updates: give a whole number of at least 0, and --parameters")
-    # as Ctrl-C does: fairseq-train would go on alone
+    # as Ctrl-C does: what fairseq-train has saved stays, and its folder is free at once
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return guarded(lambda: _train(options))
 

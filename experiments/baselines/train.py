@@ -28,7 +28,6 @@ import harness
 from grouping.errors import StudyError
 from harness.claim import Claim
 from harness.files import write_json, write_text
-from harness.workers import die_with_parent
 
 HERE = Path(__file__).parent
 MODELS = ("transformer", "rnnsearch", "luong")
@@ -105,24 +104,27 @@ class Training:
         self.log = self.folder / "train.log"
         self.best_loss: float | None = None
 
+    def check(self) -> bool:
+        """Whether something says what is trained here. Raises StudyError if that is another training."""
+        mark = self.folder / "training.json"
+        if mark.exists() and mark.read_text() != self._about():
+            raise StudyError(
+                f"{self.folder} holds a training with another configuration, seed or corpus: "
+                "choose another --out, or remove that folder"
+            )
+        return mark.exists()
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder. Raises StudyError if another process does, or if it holds another training."""
-        about = json.dumps(self._about(), indent=2) + "\n"
-        mark = self.folder / "training.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with Claim(self.folder):
-            if not mark.exists():
-                write_text(mark, about)
-            elif mark.read_text() != about:
-                raise StudyError(
-                    f"{self.folder} holds a training with another configuration, seed or corpus: "
-                    "choose another --out, or remove that folder"
-                )
+            if not self.check():
+                write_text(self.folder / "training.json", self._about())
             yield
 
-    def _about(self) -> dict:
-        return {
+    def _about(self) -> str:
+        content = {
             "model": self.recipe.name,
             "seed": self.seed,
             "threads": self.recipe.threads,
@@ -130,6 +132,7 @@ class Training:
             "arguments": self.recipe.arguments,
             "corpus_sha256": hashlib.sha256((self.corpus / "corpus.json").read_bytes()).hexdigest(),
         }
+        return json.dumps(content, indent=2) + "\n"
 
     @property
     def done(self) -> bool:
@@ -150,8 +153,7 @@ class Training:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self.recipe.environment(),
-                preexec_fn=die_with_parent,
+                env=self.recipe.environment() | {"OLMP_PARENT": str(os.getpid())},
             )
         self._lines = self.log.open(errors="replace")
         self._last = ""
@@ -210,9 +212,12 @@ def train(recipes: Sequence[Recipe], corpus: Path, out: Path, seed: int, jobs: i
     if not (corpus / "corpus.json").is_file():
         raise StudyError(f"{corpus} is not a prepared corpus: run make data, or give another --corpus")
     trainings = [Training(recipe, corpus, out, seed) for recipe in recipes]
+    for training in trainings:
+        training.check()
     with ExitStack() as folders:
         for training in trainings:
-            folders.enter_context(training.claimed())
+            if not training.done:
+                folders.enter_context(training.claimed())
         _run([training for training in trainings if not training.done], jobs)
     return [training.folder for training in trainings]
 

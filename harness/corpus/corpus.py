@@ -118,7 +118,7 @@ class Corpus:
         """
         digest = hashlib.sha256()
         for split in TRAINING:
-            self._count(split)
+            self._count(split)  # refuses a split that the corpus does not have
             for path in self._binaries(split):
                 if not path.is_file():
                     raise StudyError(f"{path} is missing: training needs it, make the corpus again")

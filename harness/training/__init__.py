@@ -3,6 +3,8 @@
 Importing it changes fairseq for the rest of the process, so only a training process imports it. It
 registers no task of its own, so that its checkpoints still say ``translation`` and load anywhere.
 
+- ``OLMP_PARENT=number``: training ends with this process, which started it. Who takes over its folder would
+  meet it there.
 - ``OLMP_MASKS=masks.npz`` holds pruned connections at zero: gradients of what a mask removes are zero
   from the first update on, and with them the optimizer's moments and every step; so is weight decay.
 - Resuming: fairseq keeps the model's arguments as an argparse.Namespace, which torch >= 2.6 refuses
@@ -26,12 +28,16 @@ from fairseq.tasks.fairseq_task import FairseqTask
 from numpy.typing import NDArray
 
 from harness.masks import read_masks
+from harness.workers import die_with_parent
 
 AUTOCAST = os.environ.get("OLMP_AUTOCAST", "")
 if AUTOCAST not in ("", "bfloat16"):
     raise ValueError(f"OLMP_AUTOCAST is {AUTOCAST!r}: give bfloat16, or nothing for float32")
 
 MASKS = os.environ.get("OLMP_MASKS", "")
+
+if PARENT := os.environ.get("OLMP_PARENT", ""):
+    die_with_parent(int(PARENT))
 
 _train_step = FairseqTask.train_step
 _build_model = FairseqTask.build_model

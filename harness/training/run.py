@@ -1,8 +1,8 @@
-"""``python -m harness.training.run JOB PARENT``: fairseq-train on the architecture of an existing checkpoint.
+"""``python -m harness.training.run JOB``: fairseq-train on the architecture of an existing checkpoint.
 
 fairseq-train takes the architecture from its command line, not from the checkpoint it starts from. The
 job, a JSON file, holds both: ``places`` and ``arguments`` of fairseq-train, and ``model``, the settings of
-the checkpoint. It ends with the process whose number is PARENT.
+the checkpoint.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import harness.training.distillation  # noqa: F401 (a criterion more)
 from harness.gradual import Gradual, Pruner
 from harness.retraining import GRADUAL, LOG, PLACES, out_of_patience, read_job, told
 from harness.training.gradual import install
-from harness.workers import die_with_parent
 
 #: settings of the task that belong to the model as well: how many positions it has learned
 POSITIONS = ("max_source_positions", "max_target_positions")
@@ -54,5 +53,4 @@ def main(job: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[2]))  # who takes over its folder would meet it there
     main(Path(sys.argv[1]))
