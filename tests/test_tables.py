@@ -304,16 +304,15 @@ def test_published_rows_are_marked_and_ours_stand_below(tmp_path):
 
 def test_ours_beside_published_ones_are_compressed_and_say_their_setting(tmp_path):
     rows = [
-        *seeds("gate", 0.70, 0.72),
-        *seeds("layer", 0.60, config__criterion="point"),
-        *seeds("single", 1.0, search="dense", config__schedule="retrain"),
+        *seeds("gate", 0.70, 0.72, config__criterion="bound", config__confidence=0.95),
+        *seeds("layer", 0.60, config__criterion="bound", config__confidence=0.9),
+        *seeds("stage", 0.50, config__criterion="point", config__confidence=0.95),
+        *seeds("single", 1.0, search="dense", config__schedule="retrain", config__criterion="bound"),
     ]
-    for row in rows[:2] + rows[3:]:
-        row["config.criterion"] = "bound"
     table = shown(published(of(tmp_path, *rows)))
     ours = table[table["origin"] == "this study"]
     assert ours[["method", "note"]].to_numpy().tolist() == [
-        ["layer, NCS", "tolerance 1, seeds: 1, criterion=point"]
+        ["layer, NCS", "tolerance 1, seeds: 1, confidence=0.9"]
     ]
 
 

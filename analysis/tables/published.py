@@ -13,10 +13,10 @@ from analysis.settings import SHUFFLED
 from analysis.tables.style import interval, table
 
 CAPTION = """Published results, and those of this study: the smallest median over seeds of each model, with
-and without retraining, in whichever setting (the note has what is not as usual). Pruned: of the prunable
-connections here, of all parameters in most published work. BLEU on test, mean over seeds, the drop with the
-mean ends of its 95 % intervals (paired bootstrap). Text, models and versions of BLEU differ between works,
-so BLEU and its drop are for orientation.
+and without retraining, where the bound of the drop keeps the tolerance (the note has what else is not as
+usual). Pruned: of the prunable connections here, of all parameters in most published work. BLEU on test,
+mean over seeds, the drop with the mean ends of its 95 % intervals (paired bootstrap). Text, models and
+versions of BLEU differ between works, so BLEU and its drop are for orientation.
 """
 SOURCE = "published.toml"
 #: what tells the rows of one model apart besides the grouping
@@ -59,8 +59,11 @@ def _ours(results: Results) -> list[dict[str, Any]]:
         rows = placed(results.runs, ["schedule"])
     except NotCollected:
         return []
-    given = column(rows, "sparsity").notna() | (rows["search"] == DENSE)
-    rows = rows[~rows["grouping"].str.startswith(SHUFFLED) & ~given]
+    # of hundreds of candidates, the drop itself flatters the one that is chosen
+    apart = (
+        column(rows, "sparsity").notna() | (rows["search"] == DENSE) | (column(rows, "criterion") == "point")
+    )
+    rows = rows[~rows["grouping"].str.startswith(SHUFFLED) & ~apart]
     best: dict[tuple[str, float, bool], Outcome] = {}
     for one in outcomes(rows, BY):
         key = one.place["model"], one.place["tolerance"], one.place["schedule"] != "one-shot"
