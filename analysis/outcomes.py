@@ -63,7 +63,9 @@ def one_shot(rows: pd.DataFrame) -> pd.DataFrame:
     """
     found = rows[(column(rows, "schedule") == "one-shot") & column(rows, "sparsity").isna()]
     if found.empty:
-        raise NotCollected("no cell of the schedule one-shot is finished yet: `olmp grid study` runs them")
+        raise NotCollected(
+            "no cell of the schedule one-shot that searches is finished yet: `olmp grid study` runs some"
+        )
     return found.reset_index(drop=True)
 
 

@@ -153,6 +153,7 @@ def run_cell(
     if config.trains and study.corpus.training_hash() != config.training_sha256:
         raise StudyError(f"the training text in {study.corpus.folder} has changed since the cell was planned")
     check_search(config, blocks["group"].nunique())
+    subset(len(study.corpus.references("search")), config.search_sentences)  # refuses more than there are
     operators.get(config.operator)
     check_workers(workers)
     dense = study.model.flat.clone()
@@ -180,8 +181,6 @@ def _run(
     Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
     started = time.perf_counter()
     sets = sets_of(study, config)
-    if config.redraw:
-        subset(len(sets["search"].references), config.search_sentences)  # refuses more than there are
     stages = _stages(study, config, sets)
     rounds = Rounds(
         study.model,

@@ -33,6 +33,11 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
         excess = result.held.bound if config.criterion == "bound" else result.held.drop
         where = "within" if excess <= config.tolerance else "beyond"
         lines.append(f"the size was given; on confirm the drop is {where} the tolerance")
+    elif not result.pruned:
+        lines.append(
+            f"nothing that was tried is within the tolerance: allow more of it, or more evaluations; on "
+            f"{result.sets['search'].sentences} sentences a bound lies far above the drop"
+        )
     lines += [
         f"test chrF {test.dense_chrf:.2f} → {test.chrf:.2f}; {test.bleu_signature}",
         f"{result.evaluations} evaluations ({result.skipped} skipped, {result.raced} stopped early, "

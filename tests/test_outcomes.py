@@ -50,7 +50,7 @@ def test_models_of_one_name_are_told_apart():
 def test_retrained_cells_and_given_sparsities_stand_apart():
     rows = placed(frame(run(), run(seed=2, config__schedule="retrain"), run(seed=3, config__sparsity=0.5)))
     assert one_shot(rows)["config.seed"].tolist() == [1]
-    with pytest.raises(NotCollected, match="no cell of the schedule one-shot is finished"):
+    with pytest.raises(NotCollected, match="no cell of the schedule one-shot that searches is finished"):
         one_shot(rows.iloc[1:])
 
 

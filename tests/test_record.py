@@ -272,3 +272,8 @@ def test_the_summary_shows_the_three_sets_side_by_side():
     )
     assert "7,890 more on confirm, 120,000 computed" in lines[7]
     assert lines[7].endswith("2 backed off on confirm, 61 s of evaluation")
+    nothing = summary_lines(CONFIG, result.model_copy(update={"pruned": 0}))
+    assert nothing[6].startswith("nothing that was tried is within the tolerance: ")
+    assert "on 500 sentences" in nothing[6]
+    retrained = summary_lines(CONFIG.model_copy(update={"schedule": "retrain"}), result)
+    assert retrained[7].endswith("61 s of evaluation and retraining")

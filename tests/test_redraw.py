@@ -151,3 +151,4 @@ def test_where_nothing_is_drawn_anew(study, tmp_path):
     config = study.config(**SETTINGS | {"search_sentences": 99})
     with pytest.raises(StudyError, match="search-sentences 99 is not possible: the search set has 20"):
         run_cell(study, config, tmp_path / "cell")
+    assert not (tmp_path / "cell").exists()
