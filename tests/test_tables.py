@@ -172,6 +172,7 @@ def test_retraining(tmp_path):
         *seeds("gate", 0.40, 0.44, pruned=(200, 40), test=29.0, **again),
         *seeds("layer", 0.1),  # has no retrained counterpart
         *seeds("single", 0.4, search="class-blind", config__schedule="gradual", config__sparsity=0.6),
+        *seeds("single", 0.3, search="class-blind", config__sparsity=0.7),  # nor has this
         run(model="small", grouping="single", search="dense", remaining=1.0, pruned=(0, 0)),
     ]
     table = shown(retraining(of(tmp_path, *rows)))

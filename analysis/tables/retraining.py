@@ -18,6 +18,8 @@ with the mean ends of the 95 % intervals of the paired bootstrap over sentences;
 small one trained from scratch, has none but when it was trained on. Gradual prunes while it trains on.
 """
 SHOWN = ["schedule", "sparsity", "distillation"]
+#: what decides how a cell was judged, besides its tolerance
+JUDGED = [f"config.{name}" for name in ("criterion", "constraint", "search_sentences", "redraw", "tokens")]
 BY = ["model", "tolerance", "search", "grouping", *SHOWN, "setting"]
 
 
@@ -31,9 +33,11 @@ def retraining(results: Results) -> Styler:
     retrained = rows[rows["schedule"] != "one-shot"]
     if retrained.empty:
         raise NotCollected('no retrained cell is finished: give a plan schedule = "retrain" or "iterative"')
-    same = ["model", "tolerance", "search", "grouping"]
-    beside = pd.MultiIndex.from_frame(rows[same]).isin(pd.MultiIndex.from_frame(retrained[same]))
-    known = rows["search"].isin([CLASS_BLIND, DENSE]) & rows["model"].isin(retrained["model"])
+    own, judged = ["search", "grouping", "sparsity"], ["model", "tolerance", *JUDGED]
+    beside = _like(rows, retrained, judged + own)
+    known = (
+        rows["search"].isin([CLASS_BLIND, DENSE]) & _like(rows, retrained, judged) & rows["sparsity"].isna()
+    )
     small = rows["search"] == DENSE
     found = [
         _row(one) for one in outcomes(rows[beside | known | small | rows.index.isin(retrained.index)], BY)
@@ -42,6 +46,14 @@ def retraining(results: Results) -> Styler:
         ["model", "tolerance", "setting", "schedule", "remaining %"], ignore_index=True
     )
     return table(listed, CAPTION)
+
+
+def _like(rows: pd.DataFrame, others: pd.DataFrame, names: list[str]) -> pd.Series:
+    """Which rows agree with any of others in all these columns, as far as they are there."""
+    present = [name for name in names if name in rows]
+    # as text: nothing equals a missing value
+    keys, known = ([str(key) for key in one[present].itertuples(index=False)] for one in (rows, others))
+    return pd.Series(keys, index=rows.index).isin(known)
 
 
 def _row(one: Outcome) -> dict[str, Any]:
