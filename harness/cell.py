@@ -34,7 +34,7 @@ from harness.records import (
     RoundResult,
     configuration,
 )
-from harness.schedule import Round, Rounds, final, retraining_folder
+from harness.schedule import Round, Rounds, retraining_folder
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
@@ -195,7 +195,7 @@ def _run(
         masks_of=lambda operator: pruned_masks(study.model, operator),
     )
     found = rounds.run()
-    last = final(found)
+    last = rounds.final(found)
     bleu = config.constraint == "bleu"
     translated = {
         "search": sets["search"].translate(),

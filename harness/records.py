@@ -301,7 +301,8 @@ class Result(Strict):
     )
     held: Held
     rounds: list[RoundResult] = Field(
-        description="all models on the way; the last one that counts is the final one"
+        description="all models on the way; the final one is the smallest that counts, of several as small "
+        "the one with the smallest drop on confirm, and where the size is given the last"
     )
     sets: dict[str, SetResult] = Field(description="search, confirm and test")
     files: dict[str, str] = Field(description="sha256 of the cell's other files, which never change again")

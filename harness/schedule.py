@@ -1,7 +1,8 @@
 """Prune, retrain, prune again: how often, and which of the models on the way counts.
 
 The tolerance is always held against the original dense model. A model counts if it holds on *search* and on
-*confirm*; of those the smallest does, which is the last, because every round only prunes further. A schedule
+*confirm*; of those the smallest is the result, and of several as small the one that loses least on *confirm*,
+because training may also make a model worse. A schedule
 ends when its rounds are, or when in two rounds running BLEU does not come back or nothing shrinks.
 One such round is not enough: more training may do, and a rival that ends early has had fewer epochs.
 Where the size is given, every model counts: the last one is reported whatever BLEU it has. An iterative
@@ -81,10 +82,17 @@ class Rounds:
         self._teacher = self.model.flat.clone() if self.config.distillation else None
 
     def run(self) -> list[Round]:
-        """All rounds; the weights of the last one that counts are in the model."""
+        """All rounds; the weights of the one that is reported are in the model."""
         found = [self._gradual()] if self.config.schedule == "gradual" else self._alternating()
-        self.model.flat.copy_(final(found).weights)
+        self.model.flat.copy_(self.final(found).weights)
         return found
+
+    def final(self, rounds: Sequence[Round]) -> Round:
+        """The model that is reported: the smallest that counts; where the size is given, the last."""
+        counting = [one for one in rounds if one.counts]
+        if self.config.given:
+            return counting[-1]
+        return min(counting, key=lambda one: (one.size, one.confirmed.drop))
 
     def _alternating(self) -> list[Round]:
         """Prune; retrain; prune again; …"""
@@ -182,11 +190,6 @@ class Rounds:
         translated = evaluator.translations(knobs, "confirm")
         size, weights, masks = float(operator.size(knobs)), self.model.flat.clone(), self.masks_of(operator)
         return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained, counts)
-
-
-def final(rounds: Sequence[Round]) -> Round:
-    """The model that is reported: the last one that counts."""
-    return [one for one in rounds if one.counts][-1]
 
 
 def _epochs_of_rounds(config: CellConfig) -> list[int]:

@@ -213,6 +213,21 @@ def test_a_retrained_model_has_to_hold_on_search_and_on_confirm(study, tmp_path)
         assert [r.counts for r in cell.result.rounds] == [True, all(again.values())]
 
 
+@pytest.mark.parametrize("rate", [1e-4, 0.02])
+def test_of_two_models_as_small_the_one_that_loses_less_is_the_result(study, tmp_path, rate):
+    # a budget that pays for the start alone, so the dense model is what is retrained
+    settings = {"evaluations": 1, "schedule": "retrain", "epochs": 1, "tolerance": 50.0}
+    result = run(study, tmp_path / "cell", learning_rate=rate, **settings).result
+    before, after = result.rounds
+    assert before.counts
+    assert after.counts
+    assert before.remaining == after.remaining
+    assert before.held.drop != after.held.drop
+    assert (after.held.drop < before.held.drop) == (rate < 0.01)
+    assert result.held == min(before.held, after.held, key=lambda held: held.drop)
+    assert result.sets["confirm"].drop == pytest.approx(result.held.drop)
+
+
 @pytest.mark.parametrize(("refused", "counts"), [(None, True), ("exact", False), ("confirm", False)])
 def test_either_set_may_refuse_a_retrained_model(study, tmp_path, monkeypatch, refused, counts):
     evaluate = Evaluator.evaluate
