@@ -114,8 +114,11 @@ def _product(blocks: pd.DataFrame, spec: str) -> pd.Series:
     names = [name.strip() for name in spec.split("+")]
     if any(name.startswith("shuffled") for name in names):
         raise StudyError(
-            f"grouping {spec!r} has shuffled inside: write it around all, as shuffled(gate+layer)"
+            f"grouping {spec!r} has shuffled inside or is not closed: write it around all, as "
+            "shuffled(gate+layer)"
         )
+    if not all(names):
+        raise StudyError(f"grouping {spec!r} lacks a name: write one, as layer, or a product, as gate+layer")
     parts = [labels(blocks, groupings.get(name), name) for name in names]
     if len(parts) == 1:
         return parts[0]

@@ -65,6 +65,12 @@ def guarded(run: Callable[[], object], resumes: bool = True, errors: tuple[type[
         return USER_ERROR
     except BrokenPipeError:
         _end_output()  # the reader of a pipe has gone, which is no error of ours
+    except (FileExistsError, NotADirectoryError) as error:
+        print(
+            f"{PROGRAM}: error: {error.filename}: a folder is wanted here and there is a file: name another",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except OSError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         _end_output()

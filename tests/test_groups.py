@@ -102,10 +102,23 @@ def test_deal_is_fair():
 
 
 @pytest.mark.parametrize(
-    "spec", ["shuffled", "shuffled(layer)+gate", "gate+shuffled(layer)", "shuffled(shuffled(layer))"]
+    "spec",
+    [
+        "shuffled",
+        "shuffled(layer",
+        "shuffled(layer)+gate",
+        "gate+shuffled(layer)",
+        "shuffled(shuffled(layer))",
+    ],
 )
 def test_shuffled_stands_around_everything(table, spec):
     with pytest.raises(StudyError, match=r"write it around all, as shuffled\(gate\+layer\)"):
+        partition(table, spec)
+
+
+@pytest.mark.parametrize("spec", ["", "layer+", "+gate", "shuffled(layer+)"])
+def test_an_empty_name(table, spec):
+    with pytest.raises(StudyError, match=r"lacks a name: write one, as layer, or a product, as gate\+layer"):
         partition(table, spec)
 
 
