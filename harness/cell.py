@@ -189,8 +189,9 @@ def _run(
         record.folder,
         blocks,
         operator_of=lambda: operators.get(config.operator)(study.model, blocks),
-        evaluator_of=lambda operator, number: Evaluator(
-            config, operator, record, stages, notify, workers, number
+        evaluator_of=lambda operator, number, tolerance: Evaluator(
+            config.model_copy(update={"tolerance": tolerance}),
+            *(operator, record, stages, notify, workers, number),
         ),
         masks_of=lambda operator: pruned_masks(study.model, operator),
     )

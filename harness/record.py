@@ -22,8 +22,8 @@ T = TypeVar("T", bound=BaseModel)
 
 def cell_name(config: CellConfig) -> str:
     """Readable name and short hash of the whole configuration."""
-    # cells that train nothing are named as before there was a field for what they train on
-    left_out = set() if config.training_sha256 else {"training_sha256"}
+    # without a younger field, a cell is named as before there was one
+    left_out = {name for name in ("training_sha256", "round_tolerance") if not getattr(config, name)}
     digest = hashlib.sha256(config.model_dump_json(exclude=left_out).encode()).hexdigest()[:10]
     readable = f"{config.grouping}-{config.search}-{config.tolerance:g}-seed{config.seed}"
     return "".join(c if c.isalnum() or c in "+-._" else "_" for c in readable) + f"-{digest}"

@@ -71,6 +71,13 @@ class CellConfig(Strict):
     round_epochs: int = Field(
         3, ge=1, description="of retraining, in a round of iterative; a remainder is part of the last round"
     )
+    round_tolerance: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="what pruning may cost before a retraining, in the constraint's unit; what counts keeps "
+        "the tolerance all the same; null = the tolerance",
+    )
     learning_rate: float = Field(
         5e-4,
         gt=0,
@@ -148,6 +155,22 @@ class CellConfig(Strict):
         if self.distillation and self.schedule == "one-shot":
             raise ValueError(
                 "schedule one-shot trains nothing: leave out distillation, or retrain (iterative, gradual)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_round_may_cost_more_than_the_result(self) -> "CellConfig":
+        if self.round_tolerance is None:
+            return self
+        if self.given or self.schedule not in ("retrain", "iterative"):
+            raise ValueError(
+                "round_tolerance is for searches that retraining follows: leave it out, or give a schedule "
+                "(retrain, iterative) and no size"
+            )
+        if self.round_tolerance < self.tolerance:
+            raise ValueError(
+                f"round_tolerance {self.round_tolerance:g} is below the tolerance: give more than "
+                f"{self.tolerance:g}, or leave it out"
             )
         return self
 

@@ -2,7 +2,8 @@
 
 The tolerance is always held against the original dense model. A model counts if it holds on *search* and on
 *confirm*; of those the smallest is the result, and of several as small the one that loses least on *confirm*,
-because training may also make a model worse. A schedule
+because training may also make a model worse. A search that retraining follows may have a tolerance of its
+own, the round's: what it finds need not count, what comes of its retraining has to. A schedule
 ends when its rounds are, or when in two rounds running BLEU does not come back or nothing shrinks.
 One such round is not enough: more training may do, and a rival that ends early has had fewer epochs.
 Where the size is given, every model counts: the last one is reported whatever BLEU it has. An iterative
@@ -63,7 +64,8 @@ class Rounds:
     this process.
 
     ``operator_of`` makes the operator over the model's weights as they are then, ``evaluator_of`` the
-    evaluator of a round; ``folder`` gets a folder for each retraining; ``blocks`` are those of the operator.
+    evaluator of a round, under a tolerance; ``folder`` gets a folder for each retraining; ``blocks`` are
+    those of the operator.
     """
 
     model: TranslationModel
@@ -72,7 +74,7 @@ class Rounds:
     folder: Path
     blocks: pd.DataFrame
     operator_of: Callable[[], Operator]
-    evaluator_of: Callable[[Operator, int], Evaluator]
+    evaluator_of: Callable[[Operator, int, float], Evaluator]
     masks_of: Callable[[Operator], Masks]
 
     def __post_init__(self) -> None:
@@ -87,6 +89,12 @@ class Rounds:
         self.model.flat.copy_(self.final(found).weights)
         return found
 
+    def _keeps(self, judged: Evaluation) -> bool:
+        """Whether a model keeps the tolerance of the cell, whatever that of the round is."""
+        config = self.config
+        lost = judged.bound if config.criterion == "bound" else judged.drop
+        return lost is not None and lost <= config.tolerance
+
     def final(self, rounds: Sequence[Round]) -> Round:
         """The model that is reported: the smallest that counts; where the size is given, the last."""
         counting = [one for one in rounds if one.counts]
@@ -97,14 +105,18 @@ class Rounds:
     def _alternating(self) -> list[Round]:
         """Prune; retrain; prune again; …"""
         config, operator = self.config, self.operator_of()
-        with self.evaluator_of(operator, 0) as evaluator:
-            found = [self._searched(0, operator, evaluator, None)]
+        planned = _epochs_of_rounds(config)
+        with self._evaluator(operator, 0, not planned) as evaluator:
+            dense = np.zeros(len(operator.groups))
+            # what counts where no round does
+            found = [] if config.round_tolerance is None else [self._round(0, operator, dense, evaluator)]
+            found.append(self._searched(0, operator, evaluator))
             self.done += evaluator.done
         fruitless = 0
-        for number, epochs in enumerate(_epochs_of_rounds(config), start=1):
+        for number, epochs in enumerate(planned, start=1):
             before = found[-1]
             retrained, operator = self._retrained(number, before, epochs)
-            with self.evaluator_of(operator, number) as evaluator:
+            with self._evaluator(operator, number, number == len(planned)) as evaluator:
                 again = self._round(number, operator, _as_many(before, operator), evaluator, retrained)
                 found.append(again)
                 if config.schedule == "iterative" and again.counts and not config.given:
@@ -118,6 +130,11 @@ class Rounds:
                 break
         return found
 
+    def _evaluator(self, operator: Operator, number: int, last: bool) -> Evaluator:
+        """That of a round; in the last one no retraining follows, so that what is found has to count."""
+        own = None if last else self.config.round_tolerance
+        return self.evaluator_of(operator, number, self.config.tolerance if own is None else own)
+
     def _gradual(self) -> Round:
         """Train the dense model on and prune it meanwhile, to the given size."""
         config, number = self.config, 1
@@ -126,7 +143,7 @@ class Rounds:
         gradual = Gradual(self.blocks, config.search, config.sparsity)
         retrained = self._retrain(number, {}, schedule, gradual)
         trained, operator = self.model.flat.clone(), self.operator_of()
-        with self.evaluator_of(operator, number) as evaluator:
+        with self._evaluator(operator, number, last=True) as evaluator:
             one = self._round(number, operator, at_given_size(evaluator), evaluator, retrained)
             self.done += evaluator.done
         if not torch.equal(one.weights, trained):
@@ -134,7 +151,7 @@ class Rounds:
         return one
 
     def _searched(
-        self, number: int, operator: Operator, evaluator: Evaluator, start: NDArray | None
+        self, number: int, operator: Operator, evaluator: Evaluator, start: NDArray | None = None
     ) -> Round:
         """The model of the given size, or the smallest that a search finds and that holds."""
         if self.config.given:
@@ -143,7 +160,7 @@ class Rounds:
             run_search(evaluator, start)
             knobs, _, failed = confirm(evaluator, start)
             self.failed += failed
-        return self._round(number, operator, knobs, evaluator, None)
+        return self._round(number, operator, knobs, evaluator)
 
     def _retrained(self, number: int, before: Round, epochs: int) -> tuple[Retrained, Operator]:
         """Retrain the model of a round; the operator is that over its new weights."""
@@ -174,18 +191,20 @@ class Rounds:
         operator: Operator,
         knobs: NDArray,
         evaluator: Evaluator,
-        retrained: Retrained | None,
+        retrained: Retrained | None = None,
     ) -> Round:
         """The model at these knobs, judged on confirm (known already after a search).
 
         One that was retrained is judged on the search set as well, as what a search finds was.
         """
-        holds = True
+
+        def own(stage: str) -> list[Evaluation]:
+            return [e for e in evaluator.done if e.stage == stage and e.knobs == knobs.tolist()]
+
         if retrained is not None and not self.config.given:
-            holds = evaluator.evaluate(knobs, "exact").feasible
-        known = [evaluation for evaluation in evaluator.done if evaluation.stage == "confirm"]
-        confirmed = known[-1] if known else evaluator.evaluate(knobs, "confirm")
-        counts = self.config.given or (holds and confirmed.feasible)
+            evaluator.evaluate(knobs, "exact")
+        confirmed = (own("confirm") or [evaluator.evaluate(knobs, "confirm")])[-1]
+        counts = self.config.given or all(map(self._keeps, [*own("exact"), confirmed]))
         operator.apply(knobs)
         translated = evaluator.translations(knobs, "confirm")
         size, weights, masks = float(operator.size(knobs)), self.model.flat.clone(), self.masks_of(operator)

@@ -37,7 +37,7 @@ CELL += [
     "--racing",
     "--precision",
 ]
-CELL += ["--no-skipping", "--sparsity"]
+CELL += ["--no-skipping", "--sparsity", "--round-tolerance"]
 GRID = ["--out", "--trust-checkpoint", "--keep-checkpoints", "--cell-seconds", "--cell-memory"]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
@@ -77,6 +77,7 @@ UNUSUAL = {
     "schedule": "retrain",
     "epochs": 1,
     "round_epochs": 1,
+    "round_tolerance": 9.0,
     "learning_rate": 1e-4,
     "autocast": "bfloat16",
     "distillation": 0.5,

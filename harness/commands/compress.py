@@ -110,6 +110,12 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
     )
     cell.add_argument("--epochs", type=int, metavar="N", help="of retraining, in all (default: 10)")
     cell.add_argument("--round-epochs", type=int, metavar="N", help="in a round of iterative (default: 3)")
+    cell.add_argument(
+        "--round-tolerance",
+        type=float,
+        metavar="X",
+        help="what pruning may cost before a retraining; what counts keeps --tolerance (default: the same)",
+    )
     cell.add_argument("--learning-rate", type=float, metavar="X", help="of retraining (default: 0.0005)")
     cell.add_argument(
         "--distillation",
