@@ -15,7 +15,8 @@ CAPTION = """The way of each cell that was retrained: its models after each sear
 Remaining connections in percent of the prunable ones; confirm: BLEU there, or what the constraint measures
 instead, the drop from the original dense model and its upper bound, in its unit; epochs of retraining so
 far, and the loss on valid after the last of them (of a round, the weights of the best epoch count). One
-that does not count lost too much on search or on confirm; the last one that counts is the result.
+that does not count lost too much on search or on confirm: the smallest that counts is the result. What a
+search finds may lose more where the rounds have a tolerance of their own (in the setting).
 """
 BY = ["model", "tolerance", "search", "grouping", "schedule", "setting"]
 
@@ -39,7 +40,7 @@ def _way(cell: pd.Series) -> Iterator[dict[str, Any]]:
         losses = (one["retraining"] or {"valid_loss": []})["valid_loss"]
         epochs += len(losses)
         yield place | {
-            "after": "retraining" if losses else "search",
+            "after": "retraining" if losses else "search" if one["remaining"] < 1 else "nothing",
             "epochs": epochs,
             "valid loss": losses[-1] if losses else None,
             "remaining %": 100 * one["remaining"],
