@@ -79,8 +79,11 @@ class Results:
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
-        """A row per candidate of a finished cell; ``knobs`` are arrays. Raises NotCollected without any."""
-        return _concatenated(self._tables(EVALUATIONS))
+        """A row per candidate of a finished cell; ``knobs`` are arrays. Raises NotCollected without any.
+
+        ``feasible`` is held against the tolerance of the cell, also where that of the round is another.
+        """
+        return _within(_concatenated(self._tables(EVALUATIONS)), self.runs)
 
     @cached_property
     def statistics(self) -> dict[str, NDArray[np.int64]]:
@@ -155,6 +158,16 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
 
 def _concatenated(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(list(tables), ignore_index=True)
+
+
+def _within(tried: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The candidates, feasible only if they keep the tolerance of their cell."""
+    if "config.round_tolerance" not in runs:
+        return tried
+    own = runs[runs["config.round_tolerance"].notna()].drop_duplicates("cell").set_index("cell")
+    criterion, tolerance = (tried["cell"].map(own[f"config.{name}"]) for name in ("criterion", "tolerance"))
+    lost = tried["bound"].where(criterion == "bound", tried["drop"])
+    return tried.assign(feasible=tried["feasible"].astype(bool) & ~(lost > tolerance))
 
 
 def _derived(runs: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from harness.records import Failure, Result
 #: cells that end a grid
 ENDED: tuple[State, ...] = ("done", "failed")
 #: columns that are there only where a cell of the grid sets them
-OPTIONAL = ("sparsity", "schedule")
+OPTIONAL = ("sparsity", "schedule", "round_tolerance")
 #: failures that are named; the others are counted
 NAMED = 5
 
@@ -41,13 +41,16 @@ class Place(NamedTuple):
     tolerance: str
     sparsity: str
     schedule: str
+    round_tolerance: str
 
     @classmethod
     def of(cls, cell: PlannedCell) -> "Place":
         config = cell.config
         sparsity = "" if config.sparsity is None else f"{config.sparsity:g}"
         schedule = "" if config.schedule == "one-shot" else config.schedule
-        return cls(cell.model, config.search, config.grouping, f"{config.tolerance:g}", sparsity, schedule)
+        loose = "" if config.round_tolerance is None else f"{config.round_tolerance:g}"
+        named = cell.model, config.search, config.grouping, f"{config.tolerance:g}"
+        return cls(*named, sparsity, schedule, loose)
 
 
 @dataclass

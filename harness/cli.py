@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from grouping.errors import StudyError
 
@@ -65,19 +66,22 @@ def guarded(run: Callable[[], object], resumes: bool = True, errors: tuple[type[
         return USER_ERROR
     except BrokenPipeError:
         _end_output()  # the reader of a pipe has gone, which is no error of ours
-    except (FileExistsError, NotADirectoryError) as error:
-        print(
-            f"{PROGRAM}: error: {error.filename}: a folder is wanted here and there is a file: name another",
-            file=sys.stderr,
-        )
-        return USER_ERROR
     except OSError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {_told(error)}", file=sys.stderr)
         _end_output()
         return USER_ERROR
     finally:
         logging.disable(before)
     return 0
+
+
+def _told(error: OSError) -> str:
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        file = next((one for one in (path, *path.parents) if one.is_file()), None)
+        if file is not None:
+            return f"{file} is a file, where a folder is wanted: name another"
+    return str(error)
 
 
 def _run_installed(run: Callable[[], object]) -> None:

@@ -167,9 +167,9 @@ class CellConfig(Strict):
                 "round_tolerance is for searches that retraining follows: leave it out, or give a schedule "
                 "(retrain, iterative) and no size"
             )
-        if self.round_tolerance < self.tolerance:
+        if self.round_tolerance <= self.tolerance:
             raise ValueError(
-                f"round_tolerance {self.round_tolerance:g} is below the tolerance: give more than "
+                f"round_tolerance {self.round_tolerance:g} does not exceed the tolerance: give more than "
                 f"{self.tolerance:g}, or leave it out"
             )
         return self
@@ -204,7 +204,11 @@ class CellConfig(Strict):
 class Evaluation(Strict):
     """One candidate on one set; a line of ``evaluations.jsonl``."""
 
-    round: int = Field(0, description="of the schedule: 0 is the dense model, k the one retrained k times")
+    round: int = Field(
+        0,
+        description="of the schedule: 0 is the dense model, k the one retrained k times; of round_tolerance "
+        "there may be one more, under the tolerance itself over the smallest model that counts",
+    )
     index: int = Field(description="from 0 in every round")
     stage: Stage = Field(description="exact: the search set again, in float32 and not redrawn")
     knobs: list[float] = Field(description="one per group, 0 = untouched")

@@ -2,12 +2,15 @@
 
 The tolerance is always held against the original dense model. A model counts if it holds on *search* and on
 *confirm*; of those the smallest is the result, and of several as small the one that loses least on *confirm*,
-because training may also make a model worse. A search that retraining follows may have a tolerance of its
-own, the round's: what it finds need not count, what comes of its retraining has to. A schedule
+because training may also make a model worse. A schedule
 ends when its rounds are, or when in two rounds running BLEU does not come back or nothing shrinks.
 One such round is not enough: more training may do, and a rival that ends early has had fewer epochs.
 Where the size is given, every model counts: the last one is reported whatever BLEU it has. An iterative
 schedule of the dense model is the same training in the same rounds, without the searches between them.
+
+A search that retraining follows may have a tolerance of its own, the round's: what it finds need not count,
+what comes of its retraining has to. The last search has the tolerance itself: in the last round, or, where
+BLEU has not come back there, over the smallest model that counts, which may be the dense one.
 """
 
 import time
@@ -81,7 +84,7 @@ class Rounds:
         self.done: list[Evaluation] = []
         self.failed = 0
         self.training_seconds = 0.0
-        self._teacher = self.model.flat.clone() if self.config.distillation else None
+        self._dense = self.model.flat.clone()
 
     def run(self) -> list[Round]:
         """All rounds; the weights of the one that is reported are in the model."""
@@ -107,10 +110,7 @@ class Rounds:
         config, operator = self.config, self.operator_of()
         planned = _epochs_of_rounds(config)
         with self._evaluator(operator, 0, not planned) as evaluator:
-            dense = np.zeros(len(operator.groups))
-            # what counts where no round does
-            found = [] if config.round_tolerance is None else [self._round(0, operator, dense, evaluator)]
-            found.append(self._searched(0, operator, evaluator))
+            found = [self._searched(0, operator, evaluator)]
             self.done += evaluator.done
         fruitless = 0
         for number, epochs in enumerate(planned, start=1):
@@ -128,7 +128,20 @@ class Rounds:
             fruitless = 0 if shrank or config.given else fruitless + 1
             if fruitless == FRUITLESS:
                 break
-        return found
+        spent = found[-1].counts and found[-1].number == len(planned)
+        return found if spent or config.round_tolerance is None else found + self._closing(found)
+
+    def _closing(self, found: Sequence[Round]) -> list[Round]:
+        """What a search under the tolerance itself finds over the smallest model that counts, if smaller."""
+        before = self.final(found) if any(one.counts for one in found) else None
+        number = found[-1].number + 1
+        self.model.flat.copy_(self._dense if before is None else before.weights)
+        operator = self.operator_of()
+        start = None if before is None else _as_many(before, operator)
+        with self._evaluator(operator, number, last=True) as evaluator:
+            smaller = self._searched(number, operator, evaluator, start)
+            self.done += evaluator.done
+        return [smaller] if before is None or smaller.size <= before.size - BACK_OFF_STEP else []
 
     def _evaluator(self, operator: Operator, number: int, last: bool) -> Evaluator:
         """That of a round; in the last one no retraining follows, so that what is found has to count."""
@@ -178,9 +191,8 @@ class Rounds:
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None
     ) -> Retrained:
         folder, started = self.folder / retraining_folder(number), time.perf_counter()
-        found = retrain(
-            self.model, masks, self.corpus, folder, schedule, gradual=gradual, teacher=self._teacher
-        )
+        teacher = self._dense if self.config.distillation else None
+        found = retrain(self.model, masks, self.corpus, folder, schedule, gradual=gradual, teacher=teacher)
         # without start-up, and without what another process has done
         self.training_seconds += min(found.seconds, time.perf_counter() - started)
         return found

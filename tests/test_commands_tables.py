@@ -63,11 +63,10 @@ def test_bad_input_ends_with_one_line(tmp_path, capsys):
     assert "there is no table 'bset': known are best, " in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert cli.main(["tables", str(tmp_path), "--out", str(tmp_path / "file")]) == 2
-    err = capsys.readouterr().err
-    assert (
-        err
-        == f"olmp: error: {tmp_path / 'file'}: a folder is wanted here and there is a file: name another\n"
-    )
+    wanted = f"olmp: error: {tmp_path / 'file'} is a file, where a folder is wanted: name another\n"
+    assert capsys.readouterr().err == wanted
+    assert cli.main(["tables", str(tmp_path), "--out", str(tmp_path / "file" / "in" / "it")]) == 2
+    assert capsys.readouterr().err == wanted
 
 
 def test_reading_results_needs_the_base_alone(tmp_path):

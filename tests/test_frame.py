@@ -123,3 +123,20 @@ def test_what_a_setting_is():
     assert "config.search" in columns
     assert "config.tolerance" in columns
     assert not {"config.grouping", "config.seed", "config.checkpoint_sha256"} & set(columns)
+
+
+def test_what_is_feasible_keeps_the_tolerance_of_its_cell(tmp_path):
+    """Whatever that of its round is."""
+    loose = {"config__round_tolerance": 5.0, "config__criterion": "bound"}
+    rows = [run(seed=1), run(seed=2, **loose), run(seed=3, **loose | {"config__criterion": "point"})]
+    tried = [
+        evaluation(row["cell"], index, (0.1, 0.2), drop, bound=drop + 0.5, feasible=drop < 5)
+        for row in rows
+        for index, drop in enumerate([0.4, 0.9, 4.0, 6.0])
+    ]
+    found = written(tmp_path, rows, tried).evaluations.groupby("cell", sort=False)["feasible"].apply(list)
+    assert found.tolist() == [
+        [True, True, True, False],
+        [True, False, False, False],
+        [True, True, False, False],
+    ]

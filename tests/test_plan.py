@@ -127,8 +127,8 @@ def test_groupings_of_the_main_table_share_their_seeds(shared):
     seeds: dict[tuple, set[int]] = {}
     for cell in cells:
         seeds.setdefault((cell.model, cell.config.grouping, cell.config.search), set()).add(cell.config.seed)
-    searched = {key: found for key, found in seeds.items() if key[2] in ("NCS", "CMA")}
-    assert len(searched) == 44
+    searched = {key: found for key, found in seeds.items() if key[2] in ("NCS", "DE")}
+    assert len(searched) == 46
     assert all(found == {1, 2, 3, 4, 5} for found in searched.values())
     assert len({(c.config.tokens, c.config.evaluations, c.config.tolerance) for c in cells}) == 1
 

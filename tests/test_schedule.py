@@ -218,8 +218,7 @@ def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tm
     own = {"schedule": "iterative", "epochs": 2, "round_epochs": 1, "tolerance": 4.0, "round_tolerance": 35.0}
     cell = run(study, tmp_path / "cell", **few | own)
     result, evaluations = cell.result, cell.evaluations()
-    dense, loose, *retrained = result.rounds
-    assert (dense.remaining, dense.held.drop, dense.counts) == (1.0, 0.0, True)
+    loose, *retrained = result.rounds
     assert loose.remaining < 1
     assert not loose.counts
     assert retrained[0].remaining == loose.remaining
@@ -235,6 +234,21 @@ def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tm
     assert result.remaining == min(r.remaining for r in result.rounds if r.counts)
 
 
+@pytest.mark.parametrize("schedule", ["retrain", "iterative"])
+def test_where_nothing_comes_back_the_model_without_retraining_is_the_result(study, tmp_path, schedule):
+    few = {"evaluations": 14, "start": "class-blind", "tolerance": 4.0}
+    pruned = run(study, tmp_path / "pruned", **few).result
+    ruinous = {"schedule": schedule, "epochs": 2, "round_epochs": 1, "learning_rate": 10.0}
+    cell = run(study, tmp_path / "ruined", round_tolerance=35.0, **few | ruinous)
+    result = cell.result
+    *lost, last = result.rounds
+    assert not any(one.counts for one in lost)
+    assert last.counts
+    assert last.remaining == result.remaining == pruned.remaining
+    assert result.sets == pruned.sets
+    assert {e.round for e in cell.evaluations()} == set(range(len(lost) + 1))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -243,7 +257,7 @@ def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tm
         ({"schedule": "retrain", "search": "lamp", "sparsity": 0.5}, "^round_tolerance is for searches"),
         (
             {"schedule": "retrain", "tolerance": 9.5},
-            "below the tolerance: give more than 9.5, or leave it out$",
+            "does not exceed the tolerance: give more than 9.5, or leave it out$",
         ),
         ({"schedule": "retrain", "round_tolerance": 0.0}, "^round-tolerance 0.0 is not possible"),
     ],

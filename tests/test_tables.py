@@ -165,7 +165,7 @@ def test_retraining(tmp_path):
         {"retraining": {"valid_loss": [2.5, 2.4]}, "counts": True},
         {"retraining": {"valid_loss": [2.6]}, "counts": False},
     ]
-    again = {"config__schedule": "retrain", "rounds": json.dumps(trained)}
+    again = {"config__schedule": "retrain", "config__round_tolerance": 5.0, "rounds": json.dumps(trained)}
     rows = [
         RULE,
         *seeds("gate", 0.70, 0.72),
@@ -185,6 +185,8 @@ def test_retraining(tmp_path):
     ]
     assert table["remaining %"].tolist() == ["40.0", "71.0", "80.0", "42.0", "100.0"]
     assert table["asked %"].tolist() == ["40.0", "", "", "", ""]
+    assert table["round tolerance"].tolist() == ["", "", "", "5", ""]
+    assert "setting" not in table
     assert table["connections"].tolist() == ["300", "300", "300", "160", "400"]
     assert table["epochs"].tolist() == ["0", "0", "0", "3", "0"]
     assert table["test BLEU"].tolist() == ["29.50", "29.50", "29.50", "29.00", "29.50"]
@@ -211,7 +213,9 @@ def test_rounds_are_the_way_of_each_cell(tmp_path):
         after(0.7, 1.0, [3.75], counts=False),
     ]
     one = run(search="class-blind", grouping="single", remaining=0.7, rounds=json.dumps(way))
-    table = shown(rounds(of(tmp_path, *STUDY, one | {"cell": "way", "config.schedule": "iterative"})))
+    own = {"cell": "way", "config.schedule": "iterative", "config.round_tolerance": 5.0}
+    table = shown(rounds(of(tmp_path, *STUDY, one | own)))
+    assert table["round tolerance"].tolist() == ["5"] * 4
     assert table["schedule"].tolist() == ["iterative"] * 4
     assert table["after"].tolist() == ["search", "retraining", "search", "retraining"]
     assert table["epochs"].tolist() == ["0", "2", "2", "3"]

@@ -12,12 +12,14 @@ from analysis.tables.best import cost, drops, size
 from analysis.tables.style import table
 
 CAPTION = """With and without retraining. Remaining connections in percent of the prunable ones: median and
-range over seeds; what is left of the model in connections. Epochs: of all retraining, also that of models
-that lost too much to count, mean. BLEU of the model on test, and its drop from the dense model in points,
-with the mean ends of the 95 % intervals of the paired bootstrap over sentences; a dense model, such as a
-small one trained from scratch, has none but when it was trained on. Gradual prunes while it trains on.
+range over seeds; what is left of the model in connections. Round tolerance: what pruning might cost before
+a retraining, where that is not the tolerance. Epochs: of all retraining, also that of models that lost too
+much to count, or more than one as small that was not retrained, mean. BLEU of the model on test, and its
+drop from the dense model in points, with the mean ends of the 95 % intervals of the paired bootstrap over
+sentences; a dense model, such as a small one trained from scratch, has none but when it was trained on.
+Gradual prunes while it trains on.
 """
-SHOWN = ["schedule", "sparsity", "distillation"]
+SHOWN = ["schedule", "round_tolerance", "sparsity", "distillation"]
 #: what decides how a cell was judged, besides its tolerance
 JUDGED = [f"config.{name}" for name in ("criterion", "constraint", "search_sentences", "redraw", "tokens")]
 BY = ["model", "tolerance", "search", "grouping", *SHOWN, "setting"]
@@ -58,13 +60,16 @@ def _like(rows: pd.DataFrame, others: pd.DataFrame, names: list[str]) -> pd.Seri
 
 def _row(one: Outcome) -> dict[str, Any]:
     place = {name: one.place[name] for name in BY}
-    sparsity, distillation = place.pop("sparsity"), place.pop("distillation")
+    sparsity, distillation, loose = (
+        place.pop(name) for name in ("sparsity", "distillation", "round_tolerance")
+    )
     left = one.cells["connections_left"].astype(float).mean()
     spent, lost = cost(one), drops(one, ("test",))
     if place["search"] == DENSE and place["schedule"] == "one-shot":  # its own reference
         lost = {"test drop": None, "test interval": ""}
     return {
         **place,
+        "round tolerance": None if pd.isna(loose) else loose,
         "asked %": None if pd.isna(sparsity) else 100 * (1 - sparsity),
         "distillation": "" if pd.isna(distillation) or not distillation else f"{distillation:g}",
         **size(one),

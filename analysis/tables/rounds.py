@@ -15,15 +15,16 @@ CAPTION = """The way of each cell that was retrained: its models after each sear
 Remaining connections in percent of the prunable ones; confirm: BLEU there, or what the constraint measures
 instead, the drop from the original dense model and its upper bound, in its unit; epochs of retraining so
 far, and the loss on valid after the last of them (of a round, the weights of the best epoch count). One
-that does not count lost too much on search or on confirm: the smallest that counts is the result. What a
-search finds may lose more where the rounds have a tolerance of their own (in the setting).
+that does not count lost too much on search or on confirm. The smallest that counts is the result, of
+several as small the one with the smallest drop on confirm; where the size was given, the last. Before a
+retraining a search may lose as much as the round tolerance says, if there is one.
 """
-BY = ["model", "tolerance", "search", "grouping", "schedule", "setting"]
+BY = ["model", "tolerance", "search", "grouping", "schedule", "round_tolerance", "setting"]
 
 
 def rounds(results: Results) -> Styler:
     """A row per model on the way of a cell. Raises NotCollected if no cell was retrained."""
-    rows = placed(results.runs, ["schedule"])
+    rows = placed(results.runs, ["schedule", "round_tolerance"])
     rows = rows[column(rows, "schedule") != "one-shot"]
     if rows.empty:
         raise NotCollected("no retrained cell is finished: `olmp grid iterative` runs some")
@@ -34,13 +35,13 @@ def rounds(results: Results) -> Styler:
 
 
 def _way(cell: pd.Series) -> Iterator[dict[str, Any]]:
-    place = {name: cell[name] for name in BY} | {"seed": cell["config.seed"]}
+    place = {name.replace("_", " "): cell[name] for name in BY} | {"seed": cell["config.seed"]}
     epochs = 0
     for one in json.loads(cell["rounds"]):
         losses = (one["retraining"] or {"valid_loss": []})["valid_loss"]
         epochs += len(losses)
         yield place | {
-            "after": "retraining" if losses else "search" if one["remaining"] < 1 else "nothing",
+            "after": "retraining" if losses else "search",
             "epochs": epochs,
             "valid loss": losses[-1] if losses else None,
             "remaining %": 100 * one["remaining"],

@@ -114,7 +114,8 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         "--round-tolerance",
         type=float,
         metavar="X",
-        help="what pruning may cost before a retraining; what counts keeps --tolerance (default: the same)",
+        help="what pruning may cost before a retraining; what counts keeps --tolerance, as the last search "
+        "does (default: the same)",
     )
     cell.add_argument("--learning-rate", type=float, metavar="X", help="of retraining (default: 0.0005)")
     cell.add_argument(
