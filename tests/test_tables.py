@@ -129,11 +129,17 @@ def test_optimisers(tmp_path):
         *seeds("layer", 0.60, 0.64),
         *seeds("gate", 0.68, 0.70, search="CMA"),
         *seeds("layer", 0.58, 0.68, 0.1, search="CMA"),  # NCS has no third seed
+        *seeds("layer", 0.70, search="PSO"),
+        *seeds("head", 0.1, search="TBPSA"),  # nor this grouping
         *seeds("head", 0.1, search="DE", config__tokens=2000),  # another budget
     ]
     table = shown(optimisers(of(tmp_path, *rows)))
-    assert table["optimiser"].tolist() == ["NCS", "CMA"]
-    assert table["pairs"].tolist() == ["4", "4"]
+    assert table["optimiser"].tolist() == ["NCS", "CMA", "PSO"]
+    assert table["pairs"].tolist() == ["4", "4", "1"]
+    # of all three, over the one pair that they share: .60, .58, .70
+    assert table["mean rank"].tolist() == ["2.00", "1.00", "3.00"]
+    rows = [row for row in rows if row["config.search"] != "PSO"]
+    table = shown(optimisers(of(tmp_path / "two", *rows)))
     # medians of .60 .64 .70 .72 and of .58 .68 .68 .70
     assert table["remaining %"].tolist() == ["67.0", "68.0"]
     assert table["range"].tolist() == ["[60.0, 72.0]", "[58.0, 70.0]"]

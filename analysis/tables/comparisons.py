@@ -24,10 +24,11 @@ RANKS = """Groupings over models, descriptive: mean rank of the median remaining
 many models a grouping is the smallest (equal ones share a win). Seeds of one model are no independent
 blocks, so there is no test.
 """
-OPTIMISERS = """Optimisers at equal budget. Pairs are groupings and seeds that all optimisers of the block
-have finished. Remaining connections in percent of the prunable ones: median and range. Points: mean
-difference to {first} over the pairs (negative: smaller), with the 95 % interval of Student's t, bold where
-it excludes zero; Holm p of the paired t-test, corrected over the optimisers of the block.
+OPTIMISERS = """Optimisers at equal budget. Pairs are groupings and seeds that an optimiser and {first} have
+both finished. Remaining connections over these in percent of the prunable ones: median and range. Points:
+mean difference to {first} (negative: smaller), with the 95 % interval of Student's t, bold where it excludes
+zero; Holm p of the paired t-test, corrected over the optimisers of the block. Mean rank: over the groupings
+and seeds that all optimisers of the block have finished.
 """
 #: what the others are compared to, where it is there
 NCS = "NCS"
@@ -89,13 +90,17 @@ def optimisers(results: Results) -> Styler:
 
 
 def _race(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The optimisers of one model and budget over the groupings and seeds that all have finished."""
-    pairs = cells.pivot_table("remaining", ["grouping", "config.seed"], "search").dropna()
-    if len(pairs.columns) < 2 or pairs.empty:
+    """The optimisers of one model and budget, each over what it shares with the first."""
+    finished = cells.pivot_table("remaining", ["grouping", "config.seed"], "search")
+    tried = finished.columns.tolist()
+    first = NCS if NCS in tried else tried[0]
+    shared = {name: finished.dropna(subset=[first, name]) for name in tried}
+    names = sorted((n for n in tried if len(shared[n])), key=lambda n: shared[n][n].median())
+    if len(names) < 2:
         return
-    first = NCS if NCS in pairs else pairs.columns[0]
-    ranks_ = pairs.rank(axis="columns").mean()
-    for name in sorted(pairs.columns, key=lambda name: pairs[name].median()):
+    ranks_ = finished[names].dropna().rank(axis="columns").mean()
+    for name in names:
+        pairs = shared[name]
         versus = compare(pairs[name], pairs[first])
         other = name != first
         yield {
