@@ -43,9 +43,11 @@ class Estimate:
 class Spent(NamedTuple):
     """Seconds of one finished cell: per evaluation, per delivered token, and beside its evaluations.
 
-    ``epoch`` are those of an epoch of retraining, None where nothing was retrained.
+    ``epoch`` are those of an epoch of retraining, None where nothing was retrained. ``given``: the size was,
+    so that the one evaluation also stands for what was judged after each retraining.
     """
 
+    given: bool
     evaluation: float
     token: float
     other: float
@@ -59,15 +61,15 @@ Memory = dict[Path, tuple[tuple[str, str], Spent] | None]
 def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = None) -> Estimate:
     """The time that the cells without a result take, if each goes as those of its model did.
 
-    Cells of the grids beside this one count where it has none of the model. Who asks again and again
+    Cells of the grids beside this one count where it has no search of the model. Who asks again and again
     gives the same ``memory``, so that no result is read twice.
     """
     memory = {} if memory is None else memory
     left = [cell for cell in cells if not (grid.cell_folder(cell) / records.RESULT).exists()]
     spent: dict[tuple[str, str], list[Spent]] = {_inputs(cell.config): [] for cell in left}
-    for folder in (grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells"))):
-        if not all(spent.values()):
-            missing = {key for key, found in spent.items() if not found}
+    for folder in dict.fromkeys((grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells")))):
+        missing = {key for key, found in spent.items() if all(one.given for one in found)}
+        if missing:
             for inputs, one in _finished(folder, missing, memory):
                 spent[inputs].append(one)
     guess = cache(_guess)
@@ -77,7 +79,7 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
 
 def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     """What a cell takes at most, if it goes as those that are done, or as guessed where there are none."""
-    rates = spent or [guess]
+    rates = [one for one in spent if not one.given] or [guess]
     budgets = [(1 if config.given else config.evaluations) * fmean(rate.evaluation for rate in rates)]
     if config.tokens is not None:
         budgets.append(config.tokens * fmean(rate.token for rate in rates))
@@ -85,7 +87,7 @@ def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     rounds = (
         max(1, epochs // config.round_epochs) if config.schedule == "iterative" and not config.given else 0
     )
-    epoch = fmean([rate.epoch for rate in rates if rate.epoch is not None] or [guess.epoch or 0.0])
+    epoch = fmean([one.epoch for one in spent if one.epoch is not None] or [guess.epoch or 0.0])
     return (1 + rounds) * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
 
 
@@ -93,7 +95,7 @@ def _guess(folder: Path) -> Spent:
     """What cells with this corpus take, before any has been run."""
     corpus = Corpus.open(folder)
     once, epoch = _tokens(corpus, "search") / RATE, _tokens(corpus, "train") / TRAINING_RATE
-    return Spent(once, 1 / RATE, FINAL * once, epoch)
+    return Spent(False, once, 1 / RATE, FINAL * once, epoch)
 
 
 def _inputs(config: CellConfig) -> tuple[str, str]:
@@ -114,7 +116,7 @@ def _finished(
 
 def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
     try:
-        inputs = _inputs(read(path.with_name(records.CONFIG), CellConfig))
+        config = read(path.with_name(records.CONFIG), CellConfig)
         result = read(path, Result)
     except StudyError:
         return None  # damaged, or of another version: `olmp verify` tells
@@ -123,7 +125,9 @@ def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
     epochs = sum(len(one.valid_loss) for one in retrained)
     judging = max(0.0, result.seconds - training)
     rates = judging / result.evaluations, judging / max(result.tokens, 1)
-    return inputs, Spent(*rates, result.other_seconds, training / epochs if epochs else None)
+    return _inputs(config), Spent(
+        config.given, *rates, result.other_seconds, training / epochs if epochs else None
+    )
 
 
 def _tokens(corpus: Corpus, split: str) -> int:

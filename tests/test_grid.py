@@ -365,6 +365,14 @@ def test_the_cost_of_training_is_apart_from_that_of_evaluations(done, planned):
     assert estimate(grid, more).hours == pytest.approx((3 * 4 * each + other + 5 * 50) / 3600)
     dense = planned({"search": "dense", "schedule": "iterative", "epochs": 5, "round_epochs": 2})
     assert estimate(grid, dense).hours == pytest.approx((each + other + 5 * 50) / 3600)
+    # one of a given size, whose single evaluation stands for all that was judged, says nothing of a search
+    folder = grid.cell_folder(dense[0])
+    folder.mkdir()
+    (folder / "config.json").write_text(dense[0].config.model_dump_json())
+    (folder / "result.json").write_text(
+        json.dumps(result | {"seconds": 9100.0, "evaluations": 1, "tokens": 9})
+    )
+    assert estimate(grid, more).hours == pytest.approx((3 * 4 * each + other + 5 * 50) / 3600)
 
 
 def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
