@@ -127,6 +127,7 @@ def test_optimisers(tmp_path):
     rows = [
         *seeds("gate", 0.70, 0.72),
         *seeds("layer", 0.60, 0.64),
+        *seeds("stage", 0.1),  # which nobody else has searched
         *seeds("gate", 0.68, 0.70, search="CMA"),
         *seeds("layer", 0.58, 0.68, 0.1, search="CMA"),  # NCS has no third seed
         *seeds("layer", 0.70, search="PSO"),

@@ -25,10 +25,10 @@ many models a grouping is the smallest (equal ones share a win). Seeds of one mo
 blocks, so there is no test.
 """
 OPTIMISERS = """Optimisers at equal budget. Pairs are groupings and seeds that an optimiser and {first} have
-both finished. Remaining connections over these in percent of the prunable ones: median and range. Points:
-mean difference to {first} (negative: smaller), with the 95 % interval of Student's t, bold where it excludes
-zero; Holm p of the paired t-test, corrected over the optimisers of the block. Mean rank: over the groupings
-and seeds that all optimisers of the block have finished.
+both finished; of {first}, those that it shares with any. Remaining connections over these in percent of the
+prunable ones: median and range. Points: mean difference to {first} (negative: smaller), with the 95 %
+interval of Student's t, bold where it excludes zero; Holm p of the paired t-test, corrected over the
+optimisers of the block. Mean rank: over the groupings and seeds that all of the block have finished.
 """
 #: what the others are compared to, where it is there
 NCS = "NCS"
@@ -94,7 +94,9 @@ def _race(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
     finished = cells.pivot_table("remaining", ["grouping", "config.seed"], "search")
     tried = finished.columns.tolist()
     first = NCS if NCS in tried else tried[0]
-    shared = {name: finished.dropna(subset=[first, name]) for name in tried}
+    # of the first, what it shares with any other
+    fought = finished[finished.notna().sum(axis="columns") > 1]
+    shared = {name: fought.dropna(subset=[first, name]) for name in tried}
     names = sorted((n for n in tried if len(shared[n])), key=lambda n: shared[n][n].median())
     if len(names) < 2:
         return
