@@ -50,9 +50,10 @@ data: $(READY) ## fetch and prepare the text [CORPUS=homeassistant PAIR=en-de; C
 	$(VENV)/bin/olmp corpus $(CORPUS) --pair $(PAIR) --out $(DATA) $(if $(FROM),--from $(FROM))
 
 .PHONY: baselines
-baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650]
+baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650, DROPOUT=0.1]
 	$(PY) -m experiments.baselines $(if $(MODEL),--model $(MODEL)) --seed $(SEED) \
-	  $(if $(PARAMETERS),--parameters $(PARAMETERS)) $(if $(MORE_UPDATES),--more-updates $(MORE_UPDATES))
+	  $(if $(PARAMETERS),--parameters $(PARAMETERS)) $(if $(MORE_UPDATES),--more-updates $(MORE_UPDATES)) \
+	  $(if $(DROPOUT),--dropout $(DROPOUT))
 
 .PHONY: ship
 ship: $(READY) ## make a trained model one of the shipped ones [MODEL=luong SEED=1]

@@ -105,6 +105,16 @@ def test_a_recipe_without_a_falling_learning_rate_is_longer_all_the_same():
     assert (found.arguments[-2:], found.max_update) == (("--max-update", "12"), 12)
 
 
+def test_a_smaller_model_may_have_another_dropout(count):
+    recipe = read_recipe(HERE / "luong.toml")
+    same, other = (scaled(recipe, 1_000_000, count, dropout=dropout) for dropout in (0.25, 0.1))
+    assert same == scaled(recipe, 1_000_000, count)
+    assert other.name == f"{same.name}-dropout0.1"
+    found = [(a, b) for a, b in zip(same.arguments, other.arguments, strict=True) if a != b]
+    assert found == [("0.25", "0.1")]
+    assert other.arguments[other.arguments.index("0.1") - 1] == "--dropout"
+
+
 def test_what_cannot_be_had(count, capsys):
     recipe = read_recipe(HERE / "luong.toml")
     for parameters in (10, PARAMETERS["luong"] + 1):
@@ -121,6 +131,10 @@ def test_what_cannot_be_had(count, capsys):
         with pytest.raises(SystemExit):
             main(["--model", "luong", *wrong])
         assert "--more-updates: give a whole number of at least 0" in capsys.readouterr().err
+    for wrong in (["--parameters", "1000000", "--dropout", "1"], ["--dropout", "0.1"]):
+        with pytest.raises(SystemExit):
+            main(["--model", "luong", *wrong])
+        assert "--dropout: give a fraction from 0 to below 1, and --parameters" in capsys.readouterr().err
     assert main(["--model", "luong", "--parameters", "9", "--corpus", str(ROOT / "none")]) == 2
     assert "none is no corpus folder" in capsys.readouterr().err
 

@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="train the smaller model for N updates more than its recipe says; default: "
         f"{RETRAINING}, what ten epochs of retraining take on the default corpus",
     )
+    parser.add_argument(
+        "--dropout", type=float, metavar="X", help="of the smaller model; default: what its recipe says"
+    )
     parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument("--seed", type=int, default=1, help="of initial weights, dropout and batch order")
@@ -49,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.more_updates = RETRAINING
     elif options.parameters is None or options.more_updates < 0:
         parser.error("--more-updates: give a whole number of at least 0, and --parameters")
+    if options.dropout is not None and (options.parameters is None or not 0 <= options.dropout < 1):
+        parser.error("--dropout: give a fraction from 0 to below 1, and --parameters")
     # as Ctrl-C does: what fairseq-train has saved stays, and its folder is free at once
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return guarded(lambda: _train(options))
@@ -72,7 +77,8 @@ def _train(options: argparse.Namespace) -> None:
     recipes = [read_recipe(HERE / f"{name}.toml") for name in names]
     if options.parameters is not None:
         count = counting(options.corpus)
-        recipes = [scaled(recipe, options.parameters, count, options.more_updates) for recipe in recipes]
+        own = options.parameters, count, options.more_updates, options.dropout
+        recipes = [scaled(recipe, *own) for recipe in recipes]
     if options.float32:
         recipes = [dataclasses.replace(recipe, autocast="") for recipe in recipes]
     for folder in train(recipes, options.corpus, options.out, options.seed, options.jobs):

@@ -1,7 +1,8 @@
 """A small dense rival: the same recipe with all its widths scaled down together.
 
 A pruned model is to be held against a small one of the same family, trained from scratch, with as many
-parameters. Layers, heads and regularisation stay what they are. Training goes on for as many updates more
+parameters. Layers, heads and regularisation stay what they are, but for a dropout that may be given: a
+smaller model wants less. Training goes on for as many updates more
 as the pruned model may have had in retraining.
 """
 
@@ -36,9 +37,15 @@ LEAST = STEPS // 16
 
 
 def scaled(
-    recipe: Recipe, parameters: int, count: Callable[[Recipe], int], more_updates: int = RETRAINING
+    recipe: Recipe,
+    parameters: int,
+    count: Callable[[Recipe], int],
+    more_updates: int = RETRAINING,
+    dropout: float | None = None,
 ) -> Recipe:
-    """The recipe of the model whose number of parameters is nearest to ``parameters``, named by that number.
+    """The recipe of the model whose number of parameters is nearest to ``parameters``.
+
+    It is named by that number, and by the ``dropout`` (a fraction) where that is another.
 
     Each width w becomes r w for one r from 1/16 to 1, rounded; those that meet are rounded together, so that
     they stay in proportion and divisible by their heads. ``count`` says how many parameters a recipe's model
@@ -71,11 +78,14 @@ def scaled(
     above = bisect_left(possible, parameters, key=lambda steps: count(of(steps)))
     nearest = (of(steps) for steps in possible[max(0, above - 1) : above + 1])
     found = min(nearest, key=lambda one: abs(count(one) - parameters))
-    lengths = {name: int(settings[name]) + more_updates for name in LENGTHS if name in settings}
+    values: dict[str, float] = {
+        name: int(settings[name]) + more_updates for name in LENGTHS if name in settings
+    }
+    other = dropout is not None and dropout != float(settings["dropout"])
     return replace(
         found,
-        name=f"{recipe.name}-{count(found)}",
-        arguments=_with(found.arguments, lengths),
+        name=f"{recipe.name}-{count(found)}" + f"-dropout{dropout:g}" * other,
+        arguments=_with(found.arguments, values | ({"dropout": dropout} if dropout is not None else {})),
         max_update=recipe.max_update + more_updates,
     )
 
@@ -87,7 +97,7 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     return {flag[2:]: value for flag, value in pairs if flag.startswith("--") and not value.startswith("--")}
 
 
-def _with(arguments: tuple[str, ...], values: Mapping[str, int]) -> tuple[str, ...]:
+def _with(arguments: tuple[str, ...], values: Mapping[str, float]) -> tuple[str, ...]:
     """The arguments with other values."""
     before = ("", *arguments)
     return tuple(str(values.get(flag[2:], word)) for flag, word in zip(before, arguments, strict=False))
