@@ -81,11 +81,14 @@ def scaled(
     values: dict[str, float] = {
         name: int(settings[name]) + more_updates for name in LENGTHS if name in settings
     }
-    other = dropout is not None and dropout != float(settings["dropout"])
+    name = f"{recipe.name}-{count(found)}"
+    if dropout is not None:
+        name += f"-dropout{dropout:g}" if dropout != float(settings["dropout"]) else ""
+        values["dropout"] = dropout
     return replace(
         found,
-        name=f"{recipe.name}-{count(found)}" + f"-dropout{dropout:g}" * other,
-        arguments=_with(found.arguments, values | ({"dropout": dropout} if dropout is not None else {})),
+        name=name,
+        arguments=_with(found.arguments, values),
         max_update=recipe.max_update + more_updates,
     )
 
