@@ -84,11 +84,12 @@ def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
     if config.tokens is not None:
         budgets.append(config.tokens * fmean(rate.token for rate in rates))
     epochs = 0 if config.schedule == "one-shot" else config.epochs
-    rounds = (
-        max(1, epochs // config.round_epochs) if config.schedule == "iterative" and not config.given else 0
-    )
+    rounds = 0
+    if config.schedule == "iterative" and not config.given:
+        rounds = max(1, epochs // config.round_epochs)
+    closing = config.round_tolerance is not None
     epoch = fmean([one.epoch for one in spent if one.epoch is not None] or [guess.epoch or 0.0])
-    return (1 + rounds) * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
+    return (1 + rounds + closing) * min(budgets) + epochs * epoch + fmean(rate.other for rate in rates)
 
 
 def _guess(folder: Path) -> Spent:

@@ -363,6 +363,11 @@ def test_the_cost_of_training_is_apart_from_that_of_evaluations(done, planned):
     # rounds of 2 and 3 epochs
     more = planned({"schedule": "iterative", "epochs": 5, "round_epochs": 2, "evaluations": 4, "seed": 9})
     assert estimate(grid, more).hours == pytest.approx((3 * 4 * each + other + 5 * 50) / 3600)
+    # and, where BLEU does not come back, a search more
+    loose = planned(
+        {"schedule": "retrain", "epochs": 5, "round_tolerance": 50.0, "evaluations": 4, "seed": 9}
+    )
+    assert estimate(grid, loose).hours == pytest.approx((2 * 4 * each + other + 5 * 50) / 3600)
     dense = planned({"search": "dense", "schedule": "iterative", "epochs": 5, "round_epochs": 2})
     assert estimate(grid, dense).hours == pytest.approx((each + other + 5 * 50) / 3600)
     # one of a given size, whose single evaluation stands for all that was judged, says nothing of a search
