@@ -167,10 +167,17 @@ def test_optimisers_are_corrected_within_their_block(tmp_path):
 
 
 def test_retraining(tmp_path):
+    def after(remaining: float, drop: float, losses: list[float] | None, counts: bool) -> dict:
+        training = None if losses is None else {"valid_loss": losses}
+        held = {"drop": drop}
+        return {"remaining": remaining, "held": held, "retraining": training, "counts": counts}
+
     trained = [
-        {"retraining": None},
-        {"retraining": {"valid_loss": [2.5, 2.4]}, "counts": True},
-        {"retraining": {"valid_loss": [2.6]}, "counts": False},
+        after(0.4, 4.0, None, False),
+        after(0.4, 0.5, [2.5, 2.4], True),
+        after(0.3, 4.0, None, False),
+        after(0.3, 1.5, [2.6], False),
+        after(0.38, 0.9, None, True),  # of the model that was retrained for two epochs
     ]
     again = {"config__schedule": "retrain", "config__round_tolerance": 5.0, "rounds": json.dumps(trained)}
     rows = [
@@ -195,7 +202,8 @@ def test_retraining(tmp_path):
     assert table["round tolerance"].tolist() == ["", "", "", "5", ""]
     assert "setting" not in table
     assert table["connections"].tolist() == ["300", "300", "300", "160", "400"]
-    assert table["epochs"].tolist() == ["0", "0", "0", "3", "0"]
+    assert table["epochs"].tolist() == ["0", "0", "0", "2", "0"]
+    assert table["all epochs"].tolist() == ["0", "0", "0", "3", "0"]
     assert table["test BLEU"].tolist() == ["29.50", "29.50", "29.50", "29.00", "29.50"]
     assert table["test drop"].tolist() == [
         "0.50",

@@ -6,15 +6,15 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from analysis.frame import NotCollected, Results
+from analysis.frame import NotCollected, Results, require
 from analysis.outcomes import CLASS_BLIND, DENSE, Outcome, outcomes, placed
 from analysis.tables.best import cost, drops, size
 from analysis.tables.style import table
 
 CAPTION = """With and without retraining. Remaining connections in percent of the prunable ones: median and
 range over seeds; what is left of the model in connections. Round tolerance: what pruning might cost before
-a retraining, where that is not the tolerance. Epochs: of all retraining, also that of models that lost too
-much to count, or more than one as small that was not retrained, mean. BLEU of the model on test, and its
+a retraining, where that is not the tolerance. Epochs: of the retraining that the model has had, and of all
+that the cell took, also that of models that lost too much to count; means. BLEU of the model on test, and its
 drop from the dense model in points, with the mean ends of the 95 % intervals of the paired bootstrap over
 sentences; a dense model, such as a small one trained from scratch, has none but when it was trained on.
 Gradual prunes while it trains on.
@@ -32,6 +32,7 @@ def retraining(results: Results) -> Styler:
     dense models. Raises NotCollected if no cell was retrained.
     """
     rows = placed(results.runs, SHOWN)
+    require(rows, ["rounds"], "the table of runs")
     retrained = rows[rows["schedule"] != "one-shot"]
     if retrained.empty:
         raise NotCollected('no retrained cell is finished: give a plan schedule = "retrain" or "iterative"')
@@ -74,12 +75,37 @@ def _row(one: Outcome) -> dict[str, Any]:
         "distillation": "" if pd.isna(distillation) or not distillation else f"{distillation:g}",
         **size(one),
         "connections": left,
-        "epochs": one.cells["rounds"].map(_epochs).mean() if "rounds" in one.cells else None,
+        "epochs": one.cells.apply(_own_epochs, axis="columns").mean(),
+        "all epochs": one.cells["rounds"].map(_epochs).mean(),
         "test BLEU": one.cells["sets.test.bleu"].mean(),
         **lost,
         "tokens": spent["tokens"],
         "core hours": spent["core hours"],
     }
+
+
+def _own_epochs(cell: pd.Series) -> int:
+    """Epochs of retraining that the result of a cell has had."""
+    way = json.loads(cell["rounds"])
+    given = cell["search"] == DENSE or not pd.isna(cell["sparsity"])
+    chosen = len(way) - 1 if given else _smallest(way)
+    return _had(way, chosen) if way and chosen is not None else 0
+
+
+def _had(way: list[dict[str, Any]], place: int) -> int:
+    """Epochs that a model on the way has had; a search after one that does not count begins at another."""
+    one = way[place]
+    if one["retraining"]:
+        return len(one["retraining"]["valid_loss"]) + (_had(way, place - 1) if place else 0)
+    before = _smallest(way[:place])
+    return 0 if before is None else _had(way, before)
+
+
+def _smallest(way: list[dict[str, Any]]) -> int | None:
+    """Where the smallest model that counts is, of several as small the best on confirm; None without one."""
+    counting = [place for place, one in enumerate(way) if one.get("counts", True)]
+    told = {place: (way[place]["remaining"], way[place]["held"]["drop"]) for place in counting}
+    return min(told, key=lambda place: told[place], default=None)
 
 
 def _epochs(rounds: str) -> int:
