@@ -97,7 +97,8 @@ def _had(way: list[dict[str, Any]], place: int) -> int:
     one = way[place]
     if one["retraining"]:
         return len(one["retraining"]["valid_loss"]) + (_had(way, place - 1) if place else 0)
-    before = _smallest(way[:place])
+    follows = place > 0 and way[place - 1].get("counts", True)
+    before = place - 1 if follows else _smallest(way[:place])
     return 0 if before is None else _had(way, before)
 
 
