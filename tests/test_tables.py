@@ -215,6 +215,19 @@ def test_retraining(tmp_path):
     assert table["test interval"].tolist()[3:] == ["[0.50, 1.50]", ""]
 
 
+def test_a_search_goes_on_from_the_retraining_before_it(tmp_path):
+    """Also where that model is as small as its parent and no better, so that it would not be the result."""
+    way = [
+        {"remaining": 0.7, "held": {"drop": 0.2}, "retraining": None},
+        {"remaining": 0.7, "held": {"drop": 0.3}, "retraining": {"valid_loss": [2.5, 2.4]}},
+        {"remaining": 0.6, "held": {"drop": 0.4}, "retraining": None},
+        {"remaining": 0.6, "held": {"drop": 0.9}, "retraining": {"valid_loss": [2.6]}},
+    ]
+    one = run(rounds=json.dumps(way), remaining=0.6, config__schedule="iterative")
+    table = shown(retraining(of(tmp_path, one)))
+    assert table[["epochs", "all epochs"]].to_numpy().tolist() == [["2", "3"]]
+
+
 def test_rounds_are_the_way_of_each_cell(tmp_path):
     def after(remaining: float, drop: float, losses: list[float] | None = None, **more) -> dict:
         held = {"value": 32.0 - drop, "drop": drop, "bound": drop + 0.5}
