@@ -56,9 +56,9 @@ baselines: data ## train the dense models [MODEL=transformer, all without it; SE
 	  $(if $(DROPOUT),--dropout $(DROPOUT))
 
 .PHONY: ship
-ship: $(READY) ## make a trained model one of the shipped ones [MODEL=luong SEED=1]
+ship: $(READY) ## put a trained model beside the shipped ones, or, with SEED=1, in place of one [MODEL=luong SEED=1]
 	$(PY) -m experiments.baselines.ship checkpoints/$(MODEL).seed$(SEED)/checkpoint_best.pt \
-	  --corpus $(DATA) --out models/$(CORPUS).$(PAIR) --name $(MODEL)
+	  --corpus $(DATA) --out models/$(CORPUS).$(PAIR)
 
 .PHONY: demo
 demo: data ## compress shipped models under a BLEU tolerance (minutes)
