@@ -10,9 +10,9 @@ from experiments.inputs import Inputs
 from experiments.plan import cells_of, read_plan
 from harness import records
 from harness.cli import guarded
-from harness.record import read
+from harness.record import read, read_evaluations
 from harness.records import Result
-from harness.report import summary_lines
+from harness.report import beginning_lines, summary_lines
 
 
 def main() -> None:
@@ -35,7 +35,8 @@ def main() -> None:
     for cell in cells:
         folder = grid.cell_folder(cell)
         result = read(folder / records.RESULT, Result)
-        print(f"\n== {cell.model}\n" + "\n".join(summary_lines(cell.config, result)))
+        begun = beginning_lines(cell.config, result, read_evaluations(folder))
+        print("\n".join([f"\n== {cell.model}", *summary_lines(cell.config, result), *begun]))
         print(f"pruned model, masks and every evaluation: {folder}")
     print(f"\n{time.monotonic() - started:.0f} s")
 

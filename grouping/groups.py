@@ -74,7 +74,8 @@ def labels(table: pd.DataFrame, strategy: Strategy, name: str) -> pd.Series:
         raise
     except Exception as error:  # whatever the code of somebody else raises
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise StudyError(f"grouping {name!r} failed: {what}") from error
+        columns = ", ".join(table.columns)
+        raise StudyError(f"grouping {name!r} failed ({what}); its table has the columns {columns}") from error
     if isinstance(said, pd.Series) and not said.index.equals(table.index):
         raise StudyError(f"grouping {name!r} returned a Series in another order: keep the table's index")
     try:
@@ -82,9 +83,9 @@ def labels(table: pd.DataFrame, strategy: Strategy, name: str) -> pd.Series:
     except TypeError:
         given = []
     if len(given) != len(table):
+        what = f"{len(given)} labels for {len(table)} blocks" if given else f"a {type(said).__name__}"
         raise StudyError(
-            f"grouping {name!r} returned {len(given)} labels for {len(table)} blocks: "
-            f"it must return a sequence of one label per block"
+            f"grouping {name!r} returned {what}: it must return a sequence of one label per block"
         )
     found = pd.Series(given, index=table.index, dtype=object)
     for label in found[found.notna()]:

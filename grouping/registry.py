@@ -14,11 +14,13 @@ class Registry(Generic[T]):
     """Plug-ins of one kind.
 
     A name is looked for among the registered objects, then among the installed entry points of the
-    group ``entry_points``, and ``module:name`` is imported. ``kind`` is the word for error messages.
+    group ``entry_points``, and ``module:name`` is imported. ``kind`` is the word for error messages, ``also``
+    what is known beside names.
     """
 
-    def __init__(self, kind: str, entry_points: str) -> None:
+    def __init__(self, kind: str, entry_points: str, also: str = "") -> None:
         self.kind = kind
+        self.also = also
         self.entry_points = entry_points
         self._registered: dict[str, T] = {}
 
@@ -47,7 +49,7 @@ class Registry(Generic[T]):
         hint = f", did you mean {nearest[0]!r}?" if nearest else ","
         raise StudyError(
             f"unknown {self.kind} {name!r}{hint} known are {', '.join(known)}, "
-            f"and module:name for one of your own on the import path"
+            f"{self.also}and module:name for one of your own on the import path"
         )
 
     def names(self) -> list[str]:

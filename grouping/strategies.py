@@ -14,7 +14,9 @@ from grouping.registry import Registry
 
 Strategy = Callable[[pd.DataFrame], Sequence[str | None] | pd.Series]
 
-groupings: Registry[Strategy] = Registry("grouping", "olmp.groupings")
+groupings: Registry[Strategy] = Registry(
+    "grouping", "olmp.groupings", also="products such as gate+layer, shuffled(NAME), the null control, "
+)
 
 
 class NotApplicable(StudyError):

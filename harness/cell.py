@@ -159,6 +159,7 @@ def run_cell(
     dense = study.model.flat.clone()
     with Record(folder, config) as record:
         if (finished := record.result()) is not None:
+            record.check_files(finished)
             return finished
         try:
             result = _run(study, config, blocks, record, notify, workers, keep_checkpoint)

@@ -145,6 +145,9 @@ def hash_weights(flat: torch.Tensor) -> str:
 
 def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     """The dictionary inside a checkpoint file, read without running code from it."""
+    if checkpoint.is_dir():
+        inside = ", ".join(sorted(path.name for path in checkpoint.glob("*.pt"))) or "no .pt file"
+        raise StudyError(f"{checkpoint} is a folder, where a checkpoint is wanted; in it there is {inside}")
     if not checkpoint.is_file():
         raise StudyError(f"checkpoint {checkpoint} does not exist")
     try:

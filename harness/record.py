@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -79,17 +79,10 @@ class Record:
         path = self.folder / records.EVALUATIONS
         if not path.exists():
             return []
-        evaluations, lines = [], path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-        for number, line in enumerate(lines, start=1):
-            try:
-                evaluations.append(Evaluation.model_validate_json(line))
-            except ValidationError:
-                raise StudyError(
-                    f"{path}:{number} is damaged or of another version: choose another --out, "
-                    "or remove the lines from there on"
-                ) from None
+        evaluations = _evaluations(path, lines)
         write_atomically(path, lambda draft: draft.write_bytes(b"".join(lines)))
         return evaluations
 
@@ -97,6 +90,14 @@ class Record:
         """The finished result, or None while there is none."""
         path = self.folder / records.RESULT
         return read(path, Result) if path.exists() else None
+
+    def check_files(self, result: Result) -> None:
+        """Raise StudyError unless the files of a finished cell are as they were when it was finished."""
+        for name, digest in result.files.items():
+            path = self.folder / name
+            if not path.is_file() or file_hash(path) != digest:
+                what = "has changed since the cell was finished" if path.is_file() else "is gone"
+                raise StudyError(f"{path} {what}: choose another --out, or remove the folder to run it again")
 
     def append(self, evaluation: Evaluation) -> None:
         self._check()
@@ -150,6 +151,25 @@ class Record:
         if self._claim is not None:
             self._claim.release()
             self._claim = None
+
+
+def _evaluations(path: Path, lines: Sequence[bytes]) -> list[Evaluation]:
+    evaluations = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            evaluations.append(Evaluation.model_validate_json(line))
+        except ValidationError:
+            raise StudyError(
+                f"{path}:{number} is damaged or of another version: choose another --out, "
+                "or remove the lines from there on"
+            ) from None
+    return evaluations
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """All evaluations of a finished cell. Raises StudyError where a line is damaged."""
+    path = folder / records.EVALUATIONS
+    return _evaluations(path, path.read_bytes().splitlines())
 
 
 def check_folder(folder: Path, config: CellConfig) -> None:

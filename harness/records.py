@@ -4,7 +4,7 @@ Everything that reads results (``collect``, the analysis, other programs) builds
 on the JSON Schema that is exported beside every result; nothing else knows a file's name.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,6 +24,7 @@ DENSE = "dense"
 
 Stage = Literal["start", "search", "exact", "confirm"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def hypotheses(split: str, model: str) -> str:
@@ -369,4 +370,6 @@ def configuration(**settings: Any) -> CellConfig:
         if not first["loc"]:
             raise StudyError(first["msg"].removeprefix("Value error, ")) from None
         name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}") from None
+        field = CellConfig.model_fields.get(str(first["loc"][0]))
+        meaning = f" ({field.description})" if field and field.description else ""
+        raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}{meaning}") from None

@@ -1,6 +1,9 @@
 """What a cell says on the terminal when it is done."""
 
-from harness.records import CellConfig, Result
+from collections.abc import Sequence
+
+from harness.records import CellConfig, Evaluation, Result
+from harness.search.rules import rules
 
 UNITS = {
     "bleu": "BLEU",
@@ -47,3 +50,20 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
         f"{result.backed_off} backed off on confirm, {result.seconds:.0f} s of evaluation{training}",
     ]
     return lines
+
+
+def beginning_lines(config: CellConfig, result: Result, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Where a one-shot search began and what it gained; nothing where there was no search."""
+    start = [e for e in evaluations if e.stage == "start"]
+    held = [e.size for e in start if e.feasible]
+    if config.schedule != "one-shot" or config.search in rules.names() or not held:
+        return []
+    gained = 100 * (min(held) - result.remaining)
+    if abs(gained) < 0.05:
+        came = "found nothing smaller that holds"
+    else:
+        came = f"ended {abs(gained):.1f} points {'below' if gained > 0 else 'above'}"
+    return [
+        f"the search began where class-blind pruning keeps the tolerance on search, at {min(held):.1%} "
+        f"remaining ({len(start)} evaluations), and {came}"
+    ]

@@ -222,6 +222,19 @@ def test_another_configuration_is_refused(finished):
     assert {path.name: file_hash(path) for path in cell.folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(("name", "said"), [("masks.npz", "has changed"), ("test.pruned.txt", "is gone")])
+def test_a_finished_cell_whose_files_are_not_as_they_were_is_refused(finished, tmp_path, name, said):
+    cell = finished("OnePlusOne")
+    folder = tmp_path / "cell"
+    shutil.copytree(cell.folder, folder)
+    if said == "is gone":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(StudyError, match=f"{name} {said}.*remove the folder to run it again"):
+        run_cell(cell.study, cell.config, folder)
+
+
 class Stopped(KeyboardInterrupt):
     """Ctrl-C at a chosen evaluation."""
 

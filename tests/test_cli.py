@@ -195,10 +195,18 @@ def test_compress_takes_every_setting_and_returns_at_once_the_second_time(
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_a_model_that_was_pruned_before_is_pointed_out(capsys, finished, small, tmp_path):
+    cell = finished("OnePlusOne")
+    arguments = [cell.folder / "pruned.pt", "--corpus", small, "--search", "dense", "--grouping", "single"]
+    assert olmp("compress", *arguments, "--out", tmp_path / "cell") == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"{cell.result.pruned / cell.result.prunable:.1%} of the prunable connections")
+    assert "are zero already" in said
+
+
 def test_evaluate_scores_what_compress_wrote(capsys, finished, small, tmp_path):
     cell = finished("OnePlusOne")
     hypotheses = tmp_path / "hypotheses.txt"
-    hypotheses.write_text("old\n")
     arguments = [cell.folder / "pruned.pt", "--corpus", small, "--beam", 2, "--hypotheses", hypotheses]
     assert olmp("evaluate", *arguments) == 0
     out, err = capsys.readouterr()

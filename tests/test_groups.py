@@ -144,8 +144,9 @@ def test_strategy_on_the_import_path(table, tmp_path, monkeypatch):
     ("said", "message"),
     [
         (["a", "b"], "returned 2 labels for 3 blocks"),
-        ("abc", "returned 0 labels for 3 blocks"),
-        (None, "returned 0 labels for 3 blocks"),
+        ("abc", "returned a str: it must"),
+        (None, "returned a NoneType: it must"),
+        (5, "returned a int: it must"),
         (["a", 1, "c"], "returned the label 1"),
         (["a", "", "c"], "returned the label ''"),
         (["a", ["b"], "c"], r"returned the label \['b'\]"),
@@ -155,6 +156,13 @@ def test_strategy_on_the_import_path(table, tmp_path, monkeypatch):
 def test_what_a_strategy_returns_is_checked(table, said, message):
     with pytest.raises(StudyError, match=f"grouping 'mine' {message}"):
         labels(table.head(3), lambda given: said, "mine")
+
+
+def test_a_strategy_that_fails_hears_which_columns_there_are(table):
+    with pytest.raises(
+        StudyError, match=r"failed \(KeyError: 'nosuch'\); its table has the columns param.* head"
+    ):
+        labels(table, lambda given: given["nosuch"], "mine")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from grouping.errors import StudyError
 from harness.environment import environment
 from harness.record import Record, cell_name
 from harness.records import CellConfig, Evaluation, Held, Result, SetResult
-from harness.report import summary_lines
+from harness.report import beginning_lines, summary_lines
 
 CONFIG = CellConfig(checkpoint_sha256="c" * 64, corpus_sha256="d" * 64)
 
@@ -272,6 +272,19 @@ def test_the_summary_shows_the_three_sets_side_by_side():
     )
     assert "7,890 more on confirm, 120,000 computed" in lines[7]
     assert lines[7].endswith("2 backed off on confirm, 61 s of evaluation")
+    started = [
+        evaluation(index).model_copy(update={"stage": "start", "size": size, "feasible": feasible})
+        for index, (size, feasible) in enumerate([(0.5, False), (0.875, True), (0.785, True), (0.7, False)])
+    ]
+    (begun,) = beginning_lines(CONFIG, result, [*started, evaluation(4)])
+    assert begun.endswith("at 78.5% remaining (4 evaluations), and ended 3.5 points below")
+    larger = result.model_copy(update={"remaining": 0.8})
+    assert beginning_lines(CONFIG, larger, started)[0].endswith("and ended 1.5 points above")
+    same = result.model_copy(update={"remaining": 0.785})
+    assert beginning_lines(CONFIG, same, started)[0].endswith("and found nothing smaller that holds")
+    for other in ({"search": "class-blind"}, {"schedule": "retrain"}):
+        assert beginning_lines(CONFIG.model_copy(update=other), result, started) == []
+    assert beginning_lines(CONFIG, result, started[:1]) == []  # or begun at the dense model
     nothing = summary_lines(CONFIG, result.model_copy(update={"pruned": 0}))
     assert nothing[6].startswith("nothing that was tried is within the tolerance: ")
     assert "on 500 sentences" in nothing[6]

@@ -3,12 +3,18 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.options import add_device, add_model, add_workers, use_threads
 
+if TYPE_CHECKING:  # heavy, and needed in run() only
+    from harness.cell import Study
+    from harness.records import CellConfig
+
 SUMMARY = "compress a model under a BLEU tolerance; rerun resumes, a finished cell returns at once"
 RESUMES = True
+#: fraction of the prunable connections; a dense model has hardly a zero
+MANY_ZEROS = 0.001
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,14 +136,18 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration fields that were given on the command line."""
     from grouping.errors import StudyError
-    from harness.records import CellConfig
+    from harness.records import PRECISIONS, CellConfig
 
     given = {name: getattr(args, name, None) for name in CellConfig.model_fields if name != "device"}
     if given["precision"] == "auto":
         from harness.decoding.linear import fastest_precision
 
         given["precision"] = fastest_precision(args.device)
-        print(f"the search translates in {given['precision']}; name it to resume this cell", file=sys.stderr)
+        print(f"the search translates in {given['precision']}, the fastest here", file=sys.stderr)
+    elif given["precision"] not in (None, *PRECISIONS):
+        raise StudyError(
+            f"--precision {given['precision']} is not possible: give {', '.join(PRECISIONS)}, or auto"
+        )
     if given["constraint"] == "likelihood" and given["tolerance"] is None:
         raise StudyError(
             "--constraint likelihood wants its own --tolerance, in nats per token: "
@@ -150,14 +160,30 @@ def run(args: argparse.Namespace) -> None:
     """Run the cell with a progress bar and print what came of it."""
     from harness.cell import Study, run_cell
     from harness.progress import SearchProgress
-    from harness.record import cell_name
-    from harness.report import summary_lines
+    from harness.record import cell_name, read_evaluations
+    from harness.report import beginning_lines, summary_lines
 
     use_threads(1)
     study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
     config = study.config(**settings(args))
+    _warn_of_zeros(study, config)
     folder = args.out or Path("runs") / cell_name(config)
     with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:
         result = run_cell(study, config, folder, progress, args.workers)
-    print("\n".join(summary_lines(config, result)))
+    begun = beginning_lines(config, result, read_evaluations(folder))
+    print("\n".join([*summary_lines(config, result), *begun]))
     print(f"written to {folder}")
+
+
+def _warn_of_zeros(study: "Study", config: "CellConfig") -> None:
+    """Say on standard error if the model was pruned before: what is zero already goes first."""
+    from harness.operators.magnitude import connection_indices
+
+    places = connection_indices(study.groups(config.grouping, config.vectors, config.seed), study.model)
+    zeros = float((study.model.flat[places] == 0).float().mean())
+    if zeros > MANY_ZEROS:
+        print(
+            f"{zeros:.1%} of the prunable connections of this model are zero already; "
+            "they count as connections, so a sparsity up to that removes nothing",
+            file=sys.stderr,
+        )

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--split", default="test", help="a split of the corpus (default: %(default)s)")
     parser.add_argument("--beam", type=int, default=5, metavar="K", help="hypotheses (default: %(default)s)")
-    parser.add_argument("--hypotheses", type=Path, metavar="FILE", help="write the translations here")
+    parser.add_argument(
+        "--hypotheses", type=Path, metavar="FILE", help="write the translations to this new file"
+    )
     add_threads(parser)
     add_device(parser)
 
@@ -28,6 +30,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.beam < 1:
         raise StudyError(f"--beam {args.beam} is not possible: give 1 (greedy) or more")
+    if args.hypotheses:
+        _check_new(args.hypotheses)  # before minutes of translating
     use_threads(args.threads)
     study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
     sentences = study.sentences(args.split, args.beam)
@@ -43,3 +47,13 @@ def run(args: argparse.Namespace) -> None:
     if args.hypotheses:
         text = "".join(line + "\n" for line in found.hypotheses)
         write_text(args.hypotheses, text)
+
+
+def _check_new(path: Path) -> None:
+    """Raise StudyError if there is something at this path, or no folder for it."""
+    from grouping.errors import StudyError
+
+    if path.exists():
+        raise StudyError(f"{path} exists: give --hypotheses another name, or remove it")
+    if not path.parent.is_dir():
+        raise StudyError(f"could not write {path}: there is no folder {path.parent}; make it first")
