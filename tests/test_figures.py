@@ -301,6 +301,7 @@ def test_the_verb_writes_files_and_captions_and_says_what_is_left_out(tmp_path, 
     verb.run(parser.parse_args([str(tmp_path / "results"), "--out", str(out), "--format", "svg", "html"]))
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [
+            ".olmp",
             "captions.md",
             *(f"{name}.{kind}" for name in ("cells", "winners", "roles") for kind in ("svg", "html")),
         ]

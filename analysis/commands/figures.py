@@ -5,16 +5,21 @@ import sys
 from pathlib import Path
 
 from analysis.commands.options import add_results
-from analysis.errors import NotCollected
+from analysis.errors import NotCollected, NotOurs
 
 SUMMARY = "draw the figures of collected results"
-ERRORS = (NotCollected,)
+ERRORS = (NotCollected, NotOurs)
 FORMATS = ("svg", "pdf", "png", "html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("figures"),
+        help="folder, new or empty or of an earlier call (default: %(default)s)",
+    )
     parser.add_argument(
         "--format",
         nargs="+",
@@ -28,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from analysis.figures import LeftOut, drawn, save
     from analysis.frame import Results
+    from analysis.output import own_folder
 
     results = Results.of(args.results)
-    args.out.mkdir(parents=True, exist_ok=True)
+    own_folder(args.out, "olmp figures")
     captions = ["# Figures\n"]
     for figure, chart in drawn(results):
         if isinstance(chart, LeftOut):

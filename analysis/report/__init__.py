@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis import settings
 from analysis.errors import NotCollected
 from analysis.frame import SETS, Results, failed, finished, require
+from analysis.output import GENERATOR
 from analysis.report import words
 from analysis.report.answers import ROLES, answers
 from analysis.report.content import SCORES, contents, own_versions, skipped, versions
@@ -46,6 +47,7 @@ def page(results: Results) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.jinja").render(
+        generator=GENERATOR,
         answers=found,
         words=words,
         roles=ROLES,
