@@ -1,6 +1,7 @@
 """What the report says, against numbers worked out by hand; what it looks like is in test_report_browser."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,18 @@ def test_one_seed_says_nothing_about_noise(tmp_path):
     assert answer.versus["next"].verdict == "untested"
     assert words.points(answer.versus["next"]) == "10.0"
     assert words.noise(answer) == "More than noise: cannot be told. One seed says nothing about noise."
+
+
+def test_seeds_that_end_alike_have_no_interval_and_it_is_said(tmp_path):
+    rows = [run(grouping=g, seed=s, remaining=r) for g, r in (("gate", 0.6), ("layer", 0.7)) for s in (1, 2)]
+    results = written(tmp_path, [*rows, run(grouping="head", remaining=0.8)])
+    [answer] = answers(results, Texts(results))
+    assert [words.seeds_interval(entry) for entry in answer.entries] == ["all alike", "all alike", "one seed"]
+    assert words.points(answer.versus["next"]) == "10.0, all alike"
+    assert words.wins(answer).startswith("keeps the fewest connections: 60.0 % (all of 2 seeds), searched")
+    shown = page(results).partition('id="figures"')[0].partition("<body>")[2]
+    assert "<td>60.0</td><td>all alike</td>" in shown
+    assert not re.search(r"\bnan\b", shown)
 
 
 def test_a_rule_that_is_smaller_is_said(tmp_path):

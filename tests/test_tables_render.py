@@ -167,6 +167,26 @@ def test_a_missing_table_is_a_sentence_in_every_form(tmp_path):
     assert one.latex() == f"% {one.missing}\n"
 
 
+@pytest.mark.filterwarnings("error")
+def test_seeds_that_end_alike_have_empty_intervals(tmp_path):
+    way = json.dumps(
+        [{"remaining": 0.9, "held": {"value": 31.5, "drop": 0.5, "bound": 1.0}, "retraining": None}]
+    )
+    rows = [
+        run(grouping=grouping, search=search, seed=seed, remaining=size, rounds=way)
+        | {"cell": f"{schedule}-{grouping}-{search}-{seed}", "config.schedule": schedule}
+        for schedule in ("one-shot", "retrain")
+        for grouping, size in (("gate", 0.6), ("layer", 0.7), ("shuffled(gate)", 0.75))
+        for search in ("NCS", "CMA")
+        for seed in (1, 2, 3)
+    ]
+    rule = run(grouping="single", search="class-blind", remaining=0.8)
+    for one in made(written(tmp_path, [*rows, rule])):
+        assert not one.missing
+        for text in (one.markdown(), one.html(), one.latex()):
+            assert not re.search(r"\b(nan|inf)\b", text)
+
+
 @pytest.mark.latex
 @pytest.mark.skipif(LATEX is None, reason="no LaTeX is installed: pdflatex, lualatex or tectonic")
 def test_latex_compiles_every_table(results, tmp_path, styler):

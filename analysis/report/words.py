@@ -59,9 +59,16 @@ def control(answer: Answer) -> Versus | None:
 
 def points(one: Versus) -> str:
     """A difference with its interval, in points of percent."""
-    if np.isnan(one.low):  # one pair, or all the same
-        return _number(one.points)
+    if np.isnan(one.low):
+        return _number(one.points) + ", all alike" * (one.pairs > 1)
     return f"{_number(one.points)} [{_number(one.low)}, {_number(one.high)}]"
+
+
+def seeds_interval(entry: Entry) -> str:
+    """The interval of a mean over seeds, in percent; in words where there is none."""
+    if entry.seeds == 1:
+        return "one seed"
+    return "all alike" if np.isnan(entry.low) else f"{entry.low:.1f} to {entry.high:.1f}"
 
 
 def costs(answer: Answer) -> str:
@@ -134,9 +141,7 @@ def _size(entry: Entry) -> str:
         return f"{entry.mean:.1f} % (one seed)"
     if np.isnan(entry.low):
         return f"{entry.mean:.1f} % (all of {entry.seeds} seeds)"
-    return (
-        f"{entry.mean:.1f} % (mean of {entry.seeds} seeds, 95 % interval {entry.low:.1f} to {entry.high:.1f})"
-    )
+    return f"{entry.mean:.1f} % (mean of {entry.seeds} seeds, 95 % interval {seeds_interval(entry)})"
 
 
 def _number(value: float) -> str:
