@@ -13,7 +13,7 @@ from miniature import failure, run, written
 
 from analysis.tables import TABLES, made, render, save
 from analysis.tables.best import best
-from analysis.tables.style import data_of, interval, spread, table
+from analysis.tables.style import caption_of, data_of, interval, spread, table
 
 NASTY = r"a_b & 50% <b>x</b> #1 {y} ~ ^ $z$ \end{tabular} |"
 ROWS = pd.DataFrame(
@@ -109,12 +109,33 @@ def test_a_p_that_is_not_zero_is_not_printed_as_zero():
     assert "<0.0001 \\" in render.latex(styler, "p")
 
 
-def test_a_long_table_may_be_broken():
-    rows = pd.DataFrame({"model": ["luong"] * 41, "wins": [0.5] * 41})
-    text = render.latex(table(rows, "Long."), "long")
-    assert r"\begin{longtable}{lS}" in text
-    assert r"\label{tab:long}" in text
-    assert r"\begin{tabular}" not in text
+def test_a_long_table_goes_on_in_another_float():
+    rows = pd.DataFrame({"model": [f"row {n}." for n in range(61)], "wins": [0.5] * 61})
+    text = render.latex(table(rows, "Long.", [(40, "wins")]), "long")
+    first, second, third = text.split(r"\begin{table}")[1:]
+    found = [re.findall(r"row (\d+)\.", part) for part in (first, second, third)]
+    assert [(rows[0], rows[-1], len(rows)) for rows in found] == [
+        ("0", "29", 30),
+        ("30", "59", 30),
+        ("60", "60", 1),
+    ]
+    assert r"\caption{Long.}\label{tab:long}" in first
+    assert text.count(r"\label") == 1
+    assert r"\addtocounter{table}{-1}\caption[]{Continued.}" in third
+    assert r"row 40. & \bfseries 0.50 \\" in second
+
+
+def test_long_text_is_in_numbered_notes_below():
+    rows = pd.DataFrame(
+        {"setting": ["", "a_b=1", "c=2", "a_b=1"], "wins": [0.5] * 4, "source": ["x\\y~z", "", "", ""]}
+    )
+    text = render.latex(table(rows, "Noted."), "noted")
+    lines = re.findall(r"^(.*) \\\\$", text, flags=re.MULTILINE)[1:]
+    assert lines == [" & 0.50 & 1", "2 & 0.50 & ", "3 & 0.50 & ", "2 & 0.50 & "]
+    below = text.partition(r"\end{tabular}")[2]
+    assert r"1: x\textbackslash{}y\textasciitilde{}z\quad" in below
+    assert r"2: a\_b=1\quad" in below
+    assert below.index("2: ") < below.index("3: c=2")
 
 
 def test_intervals_and_ranges():
@@ -196,19 +217,20 @@ def test_latex_compiles_every_table(results, tmp_path, styler):
     # the widest table, over more rows than a page has, with the longest names that there are
     rows = data_of(best(results))
     names = {"model": "transformer", "search": "class-distribution", "grouping": "stage+component"}
-    broken = table(pd.concat([rows.assign(**names)] * 8), "Best, of many.")
+    settings = [f"constraint=likelihood criterion=point evaluations=1000 tokens={n}" for n in range(8)]
+    many = [rows.assign(**names, setting=setting) for setting in settings]
+    broken = table(pd.concat(many), caption_of(best(results)))
     (out / "broken.tex").write_text(render.latex(broken, "broken"), encoding="utf-8")
     document = (out / "tables.tex").read_text(encoding="utf-8")
     everything = r"\input{best}\input{nasty}\clearpage\input{broken}"
     (out / "tables.tex").write_text(document.replace(r"\input{best}", everything))
     options = [] if LATEX == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
-    for _ in range(2):  # a longtable knows its widths the second time
-        done = subprocess.run([str(LATEX), *options, "tables.tex"], cwd=out, capture_output=True, check=False)
-        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    done = subprocess.run([str(LATEX), *options, "tables.tex"], cwd=out, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert pages(out / "tables.pdf") >= len(TABLES)
     if LATEX != "tectonic":
         log = (out / "tables.log").read_text(errors="replace")
-        assert not re.findall(r"^! .*|Overfull \\hbox.*|undefined", log, flags=re.MULTILINE)
+        assert not re.findall(r"^! .*|Overfull .*|Float too large.*|undefined", log, flags=re.MULTILINE)
 
 
 def pages(path: Path) -> int:

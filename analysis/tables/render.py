@@ -5,6 +5,7 @@ import re
 from html import escape
 from typing import Any
 
+import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.tables.style import caption_of, data_of, numbers, written
@@ -17,16 +18,23 @@ PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[T1]{fontenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage[margin=1.5cm]{geometry}
-\usepackage{booktabs,etoolbox,graphicx,longtable,siunitx}
+\usepackage{booktabs,etoolbox,graphicx,siunitx}
 \robustify\bfseries
 \sisetup{detect-all,group-digits=integer,group-separator={,},group-minimum-digits=4,retain-explicit-plus}
 \setlength{\belowcaptionskip}{4pt}
 """
-NEEDED = "% needs booktabs, etoolbox, graphicx, longtable and siunitx, set up as in tables.tex\n"
-#: rows that fit on a page; a longer table is broken
-PAGE = 40
-#: of a table over several pages, which cannot be scaled
-SMALL = r"\tiny\setlength{\tabcolsep}{2pt}\setlength{\LTcapwidth}{\linewidth}"
+NEEDED = "% needs booktabs, etoolbox, graphicx and siunitx, set up as in tables.tex\n"
+#: rows that fit on a page, with their notes; a longer table goes on in another float
+PAGE = 30
+#: columns of long text, which on paper are numbers of notes below
+NOTED = ("setting", "note", "source")
+#: characters that mean something to LaTeX
+SPECIAL = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+#: between columns, before a wide table is scaled
+NARROW = r"\setlength{\tabcolsep}{3pt}"
 #: as wide as it is, but no wider than the page
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
@@ -60,20 +68,28 @@ def paragraph(text: str) -> str:
 
 
 def latex(styler: Styler, name: str) -> str:
-    """A float, or a longtable where it does not fit on a page; its label is ``tab:<name>``."""
+    """A float, or several where it does not fit on a page; its label is ``tab:<name>``.
+
+    Long text, as of settings, stands in numbered notes below. What is wider than the page is scaled.
+    """
     # siunitx groups digits itself, and takes a comma for the decimal marker
     copied: Any = written(copy.deepcopy(styler), "latex", thousands="")
     copied.format_index(_stacked, axis="columns", escape="latex")
-    caption, label = _escaped(caption_of(styler)), f"tab:{name}"
-    options: dict[str, Any] = {"hrules": True, "siunitx": True, "convert_css": True}
-    if len(data_of(styler)) > PAGE:
-        body = copied.set_caption(caption).to_latex(environment="longtable", label=label, **options)
-        return f"{NEEDED}{{{SMALL}\n{_minus(body)}}}\n"
     copied.caption = None
-    return (
-        f"{NEEDED}\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\\label{{{label}}}\n"
-        f"{FIT}\n{_minus(copied.to_latex(**options))}}}\n\\end{{table}}\n"
-    )
+    data = data_of(styler)
+    noted = [column for column in NOTED if column in data]
+    notes = _notes(data[noted])
+    copied.format(lambda text: str(notes.get(text, "")), subset=noted)
+    caption = f"\\caption{{{_escaped(caption_of(styler))}}}\\label{{tab:{name}}}"
+    parts = []
+    for start in range(0, len(data), PAGE):
+        others = [row for row in data.index if not start <= row < start + PAGE]
+        part = copy.deepcopy(copied).hide(axis="index", subset=others)
+        body = _minus(part.to_latex(hrules=True, siunitx=True, convert_css=True))
+        said = {text: notes[text] for text in _notes(data[noted].iloc[start : start + PAGE])}
+        parts.append(_float(caption, body, said))
+        caption = r"\addtocounter{table}{-1}\caption[]{Continued.}"
+    return NEEDED + "".join(parts)
 
 
 def document(tables: list[str]) -> str:
@@ -99,6 +115,19 @@ td { white-space: nowrap }
 """
 
 
+def _notes(columns: pd.DataFrame) -> dict[str, int]:
+    """The texts of these columns, numbered in the order in which a reader meets them."""
+    texts = dict.fromkeys(text for row in columns.itertuples(index=False) for text in row if text)
+    return {text: number for number, text in enumerate(texts, start=1)}
+
+
+def _float(caption: str, body: str, notes: dict[str, int]) -> str:
+    below = "".join(f"\n{number}: {_escaped(text)}\\quad" for text, number in notes.items())
+    if below:
+        below = f"\\par\\smallskip\\footnotesize\\raggedright{below}\\par\n"
+    return f"\\begin{{table}}[htbp]\n\\centering{NARROW}\n{caption}\n{FIT}\n{body}}}\n{below}\\end{{table}}\n"
+
+
 def _stacked(name: str) -> str:
     """A heading with a word a line, since most are wider than what is below."""
     return "\\shortstack[l]{" + name.replace(" ", "\\\\") + "}" if " " in name else name
@@ -111,6 +140,4 @@ def _minus(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text for LaTeX, as Styler escapes that of cells."""
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text
+    return text.translate(SPECIAL)
