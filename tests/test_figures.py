@@ -14,7 +14,7 @@ from analysis.commands import figures as verb
 from analysis.figures import FIGURES, LeftOut, drawn, save, specification, style
 from analysis.figures.candidates import candidates_data, progress_data, sensitivity_data
 from analysis.figures.cells import cells_data, pruned_to, staircase
-from analysis.figures.winners import fights_data, roles_data, winners_data
+from analysis.figures.groupings import group_sparsity_data, pairwise_data, roles_data
 from analysis.frame import NotCollected
 
 NAMES = [figure.name for figure in FIGURES]
@@ -147,7 +147,7 @@ def test_progress_has_quartiles_over_seeds_at_the_same_tokens(tmp_path):
     assert found["seeds"].unique().tolist() == [3]
 
 
-def test_fights_are_between_settings_that_differ_in_the_grouping_alone(tmp_path):
+def test_pairs_are_between_settings_that_differ_in_the_grouping_alone(tmp_path):
     results = written(
         tmp_path,
         [
@@ -155,15 +155,15 @@ def test_fights_are_between_settings_that_differ_in_the_grouping_alone(tmp_path)
             run(grouping="layer", seed=1, remaining=0.7),
             run(grouping="gate", seed=2, remaining=0.7),
             run(grouping="layer", seed=2, remaining=0.7),
-            run(grouping="layer", seed=3, remaining=0.1),  # nobody to fight with
-            run(grouping="gate", search="CMA", remaining=0.9),  # nor here
+            run(grouping="layer", seed=3, remaining=0.1),  # no other grouping has this seed
+            run(grouping="gate", search="CMA", remaining=0.9),  # nor this search
             run("transformer", grouping="layer", remaining=0.5),
             run("transformer", grouping="stage", remaining=0.4),
             run(grouping="matrix", search="lamp", remaining=0.1),  # a rule searches nothing
         ],
     )
-    found = fights_data(results)
-    assert rows(found, "model", "grouping", "against", "wins", "fights") == [
+    found = pairwise_data(results)
+    assert rows(found, "model", "grouping", "against", "wins", "settings") == [
         ("all models", "gate", "layer", 75.0, 2),
         ("all models", "layer", "gate", 25.0, 2),
         ("all models", "layer", "stage", 0.0, 1),
@@ -175,7 +175,7 @@ def test_fights_are_between_settings_that_differ_in_the_grouping_alone(tmp_path)
     ]
 
 
-def test_winners_are_the_groups_of_the_smallest_model(tmp_path):
+def test_group_sparsity_is_of_the_groups_of_the_smallest_model(tmp_path):
     results = written(
         tmp_path,
         [
@@ -184,7 +184,7 @@ def test_winners_are_the_groups_of_the_smallest_model(tmp_path):
             run(grouping="shuffled(gate)", remaining=0.1),
         ],
     )
-    assert rows(winners_data(results), "cell", "group", "sparsity", "overall") == [
+    assert rows(group_sparsity_data(results), "cell", "group", "sparsity", "overall") == [
         ("luong/gate-NCS-seed2", "large", 50.0, 50.0),
         ("luong/gate-NCS-seed2", "small", 50.0, 50.0),
     ]
@@ -245,7 +245,7 @@ def test_every_figure_is_drawn_where_there_is_everything(results):
 
 @pytest.mark.parametrize(
     ("cells", "there"),
-    [([failure()], []), ([run(search="lamp")], ["cells"]), ([run()], ["cells", "winners", "roles"])],
+    [([failure()], []), ([run(search="lamp")], ["cells"]), ([run()], ["cells", "group-sparsity", "roles"])],
 )
 def test_what_is_missing_leaves_a_figure_out_with_a_reason(tmp_path, cells, there):
     found = dict(drawn(written(tmp_path, [*cells, failure("luong/other")])))
@@ -303,7 +303,7 @@ def test_the_verb_writes_files_and_captions_and_says_what_is_left_out(tmp_path, 
         [
             ".olmp",
             "captions.md",
-            *(f"{name}.{kind}" for name in ("cells", "winners", "roles") for kind in ("svg", "html")),
+            *(f"{name}.{kind}" for name in ("cells", "group-sparsity", "roles") for kind in ("svg", "html")),
         ]
     )
     assert "left out: see2016: no cells are pruned to two or more given sparsities" in capsys.readouterr().err

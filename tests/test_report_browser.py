@@ -136,9 +136,9 @@ def test_the_table_is_filtered_by_words_and_by_choice(opened):
 def test_a_point_tells_its_cell_and_leads_to_it(opened):
     page = opened()
     charts(page)
-    page.locator("#figure-winners").scroll_into_view_if_needed()
+    page.locator("#figure-group-sparsity").scroll_into_view_if_needed()
     # the number on a field of the heat map is part of it
-    point = page.locator("#figure-winners .mark-text text").first
+    point = page.locator("#figure-group-sparsity .mark-text text").first
     point.hover()
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()

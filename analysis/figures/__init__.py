@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from analysis.figures import candidates, cells, style, winners
+from analysis.figures import candidates, cells, groupings, style
 from analysis.figures.figure import Figure, LeftOut
 from analysis.frame import NotCollected, Results
 
@@ -37,19 +37,19 @@ FIGURES = (
         candidates.progress,
     ),
     Figure(
-        "fights",
-        "Which grouping beats which",
+        "pairwise",
+        "Groupings against each other",
         "In how many of the identical settings (same model, search, tolerance, budget and seed) the grouping "
         "of the row ends with a smaller model than that of the column. Ties count half.",
-        winners.fights,
+        groupings.pairwise,
     ),
     Figure(
-        "winners",
+        "group-sparsity",
         "What the smallest models leave out",
         SETTING
         + "Percent of each group's connections that the smallest model of a grouping has pruned, read "
         "from its thresholds: not what each group could lose alone.",
-        winners.winners,
+        groupings.group_sparsity,
     ),
     Figure(
         "roles",
@@ -57,7 +57,7 @@ FIGURES = (
         SETTING
         + "Percent pruned of the connections of each role: a point per search, their median as a tick, "
         "what is pruned of the whole model as a dashed line. Roles right of the line are the redundant ones.",
-        winners.roles,
+        groupings.roles,
     ),
     Figure(
         "sensitivity",

@@ -95,8 +95,8 @@ def _race(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
     tried = finished.columns.tolist()
     first = NCS if NCS in tried else tried[0]
     # of the first, what it shares with any other
-    fought = finished[finished.notna().sum(axis="columns") > 1]
-    shared = {name: fought.dropna(subset=[first, name]) for name in tried}
+    common = finished[finished.notna().sum(axis="columns") > 1]
+    shared = {name: common.dropna(subset=[first, name]) for name in tried}
     names = sorted((n for n in tried if len(shared[n])), key=lambda n: shared[n][n].median())
     if len(names) < 2:
         return

@@ -1,4 +1,4 @@
-"""Figures of what is pruned: the groups of the smallest models, redundancy by role, who beats whom."""
+"""Figures of what is pruned: the groups of the smallest models, redundancy by role, groupings in pairs."""
 
 import altair as alt
 import pandas as pd
@@ -15,7 +15,7 @@ from analysis.settings import SHUFFLED, is_rule, main_setting, searched
 ROLES = ("attention-role", "gate", "stage", "embedding", "component", "see2016")
 
 
-def winners_data(results: Results) -> pd.DataFrame:
+def group_sparsity_data(results: Results) -> pd.DataFrame:
     """Groups of the smallest model that each grouping's searches found: percent of the group pruned."""
     found = _groups(results)
     best = found.loc[found.groupby(["grouping", "model"])["overall"].idxmax(), "cell"]
@@ -25,9 +25,9 @@ def winners_data(results: Results) -> pd.DataFrame:
     return data
 
 
-def winners(results: Results) -> alt.TopLevelMixin:
+def group_sparsity(results: Results) -> alt.TopLevelMixin:
     """Heat map of group by model: percent pruned in the smallest model, per grouping."""
-    data = winners_data(results)
+    data = group_sparsity_data(results)
     return alt.concat(
         *(_heat(rows, str(grouping)) for grouping, rows in data.groupby("grouping")), columns=3, align="none"
     ).resolve_scale(x="independent", y="independent")
@@ -65,11 +65,11 @@ def roles(results: Results) -> alt.TopLevelMixin:
     return panels(roles_data(results), "sparsity", "% of connections pruned", reference="overall")
 
 
-def fights_data(results: Results) -> pd.DataFrame:
+def pairwise_data(results: Results) -> pd.DataFrame:
     """How often a grouping's model is smaller than another's in identical settings, in percent.
 
     Settings are identical that differ in the grouping alone: same model, search, tolerance, budget, seed and
-    everything else. A tie is half a win. ``fights`` counts the settings that both have.
+    everything else. A tie is half a win. ``settings`` counts the settings that both have.
     """
     rows = searched(results.runs)
     rows = rows[~is_rule(rows)]
@@ -88,12 +88,12 @@ def fights_data(results: Results) -> pd.DataFrame:
                     found.append((model, one, other, 100 * wins.mean(), len(both)))
     if not found:
         raise LeftOut("no two groupings were searched in identical settings")
-    return pd.DataFrame(found, columns=["model", "grouping", "against", "wins", "fights"])
+    return pd.DataFrame(found, columns=["model", "grouping", "against", "wins", "settings"])
 
 
-def fights(results: Results) -> alt.TopLevelMixin:
+def pairwise(results: Results) -> alt.TopLevelMixin:
     """Win rates of grouping (row) against grouping (column), over all models and for each."""
-    data = fights_data(results)
+    data = pairwise_data(results)
     rates = data[data["model"] == "all models"].groupby("grouping")["wins"].mean()
     order = rates.sort_values(ascending=False).index.tolist()
     models = ["all models", *sorted(set(data["model"]) - {"all models"})]
@@ -102,7 +102,7 @@ def fights(results: Results) -> alt.TopLevelMixin:
     base = alt.Chart(data).encode(
         alt.X("against:N", title="… than", sort=order, axis=alt.Axis(labelAngle=-40)),
         alt.Y("grouping:N", title="smaller model with …", sort=order),
-        tooltip=["model", "grouping", "against", *rounded("wins"), "fights"],
+        tooltip=["model", "grouping", "against", *rounded("wins"), "settings"],
     )
     scale = alt.Scale(domain=[0, 100], range=list(style.HEAT), interpolate="rgb")
     cells = base.mark_rect(stroke="#888888", strokeWidth=0.3).encode(
