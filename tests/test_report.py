@@ -155,6 +155,35 @@ def test_the_winner_is_held_against_the_next_its_control_and_class_blind(tmp_pat
     assert words.noise(answer) == "More than noise: yes. More than its shuffled control: not shown."
 
 
+def test_what_the_winning_search_lacks_is_answered_by_another_search_of_its_grouping(tmp_path):
+    # DE is 10 points smaller, but has neither the control nor the search without groups
+    winning = [
+        run(
+            grouping=cell["config.grouping"],
+            search="DE",
+            seed=cell["config.seed"],
+            remaining=cell["remaining"] - 0.1,
+        )
+        for cell in study()
+        if cell["config.grouping"] in ("gate", "layer")
+    ]
+    results = written(tmp_path, [*study(), *winning])
+    [answer] = answers(results, Texts(results))
+    assert (answer.winner.way, answer.winner.search) == ("gate", "DE")
+    assert {role: (one.way, one.search) for role, one in answer.versus.items()} == {
+        "next": ("layer", "DE"),
+        "shuffled": ("shuffled(gate)", "NCS"),
+        "class-blind": ("class-blind", "DE"),
+    }
+    assert answer.versus["next"].points == pytest.approx(4.06)
+    assert answer.versus["shuffled"].points == pytest.approx(0.7)
+    assert answer.versus["class-blind"].points == pytest.approx(24.4)
+    assert words.noise(answer) == (
+        "More than noise: yes. More than its shuffled control: not shown (gate by NCS)."
+    )
+    assert '<span class="note"> (gate by NCS)</span>' in page(results)
+
+
 @pytest.mark.parametrize(
     ("single", "roles"), [(0.001, {"next": "single"}), (0.2, {"next": "layer", "single": "single"})]
 )

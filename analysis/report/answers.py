@@ -44,13 +44,15 @@ class Entry(NamedTuple):
 class Versus(NamedTuple):
     """The winner against another way: by how many points of percent the winner's models are smaller.
 
-    ``role`` is what the other way stands for, one of ``ROLES``. ``p`` is corrected over all comparisons of
-    the model in this setting. ``verdict``: smaller, larger, unclear where the test cannot tell them apart,
-    untested with one seed, described where no test is made.
+    ``role`` is what the other way stands for, one of ``ROLES``; ``search`` searched for the winner's models,
+    that of the winner itself or, where that was not run on the other way, another one. ``p`` is corrected
+    over all comparisons of the model in this setting. ``verdict``: smaller, larger, unclear where the test
+    cannot tell them apart, untested with one seed, described where no test is made.
     """
 
     role: str
     way: str
+    search: str
     points: float
     low: float
     high: float
@@ -92,8 +94,7 @@ def answers(results: Results, texts: Texts) -> list[Answer]:
         if able:
             winner = able[0]
             cells = mine[(mine["way"] == winner.way) & (mine["config.search"] == winner.search)]
-            about = tests[(tests["model"] == model) & (tests["search"] == winner.search)]
-            versus = {one.role: one for one in _versus(winner, entries, cells, about)}
+            versus = _compared(winner, entries, mine, tests[tests["model"] == model])
             found.append(_answer(entries, winner, versus, cells, results, bootstrap, texts))
     return sorted(found, key=lambda one: (one.family, one.model))
 
@@ -145,6 +146,21 @@ def _entries(rows: pd.DataFrame) -> Iterator[Entry]:
         )
 
 
+def _compared(
+    winner: Entry, entries: list[Entry], rows: pd.DataFrame, tests: pd.DataFrame
+) -> dict[str, Versus]:
+    """The comparisons of the winner by role; what its search has not, from another search of its grouping."""
+    found: dict[str, Versus] = {}
+    others = [one for one in entries if one.searches and one.way == winner.way and one != winner]
+    for one in (winner, *others):
+        cells = rows[(rows["way"] == one.way) & (rows["config.search"] == one.search)]
+        for versus in _versus(one, entries, cells, tests[tests["search"] == one.search]):
+            found.setdefault(versus.role, versus)
+    if "shuffled" in found:
+        found.pop("other shuffled", None)
+    return {role: found[role] for role in ROLES if role in found}
+
+
 def _versus(
     winner: Entry, entries: list[Entry], cells: pd.DataFrame, tests: pd.DataFrame
 ) -> Iterator[Versus]:
@@ -153,28 +169,28 @@ def _versus(
     for other in entries:  # the smallest first
         if other != winner and (not other.searches or other.search == winner.search):
             first.setdefault(_role(winner, other, first), other)
-    if "shuffled" in first:
-        first.pop("other shuffled", None)
     for role in ROLES:
         if role == "rule" and role in first:
-            yield _described(first[role], cells)
+            yield _described(first[role], winner, cells)
         elif role in first:
-            yield from _tested(role, winner.way, first[role].way, tests)
+            yield from _tested(role, winner, first[role].way, tests)
 
 
-def _tested(role: str, winner: str, other: str, tests: pd.DataFrame) -> Iterator[Versus]:
+def _tested(role: str, winner: Entry, other: str, tests: pd.DataFrame) -> Iterator[Versus]:
     """A comparison as it stands among the contrasts, where either may be the first."""
-    for sign, first, second in ((-100, winner, other), (100, other, winner)):
+    for sign, first, second in ((-100, winner.way, other), (100, other, winner.way)):
         for row in tests[(tests["first"] == first) & (tests["second"] == second)].to_dict("records"):
             low, high = sorted((sign * row["low"], sign * row["high"]))
             points, p = sign * row["mean"], row["p_holm"]
-            yield Versus(role, other, points, low, high, p, row["pairs"], _verdict(points, p))
+            verdict = _verdict(points, p)
+            yield Versus(role, other, winner.search, points, low, high, p, row["pairs"], verdict)
 
 
-def _described(rule: Entry, cells: pd.DataFrame) -> Versus:
+def _described(rule: Entry, winner: Entry, cells: pd.DataFrame) -> Versus:
     """Against the best of the rules, which was chosen after the fact and so is not tested."""
     test = compare(rule.mean - 100 * cells["remaining"].astype(float), 0)
-    return Versus("rule", rule.way, test.mean, test.low, test.high, np.nan, test.pairs, "described")
+    found = (test.mean, test.low, test.high, np.nan, test.pairs, "described")
+    return Versus("rule", rule.way, winner.search, *found)
 
 
 def _role(winner: Entry, other: Entry, first: Collection[str]) -> str:

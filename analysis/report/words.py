@@ -46,10 +46,16 @@ def noise(answer: Answer) -> str:
     said = []
     for role, question in (("next", "More than noise"), *CONTROLS):
         if role in answer.versus:
-            said.append(f"{question}: {VERDICTS[answer.versus[role].verdict]}.")
+            one = answer.versus[role]
+            said.append(f"{question}: {VERDICTS[one.verdict]}{by_another(answer, one)}.")
     if any(one.verdict == "untested" for one in answer.versus.values()):
         said.append("One seed says nothing about noise.")
     return " ".join(said)
+
+
+def by_another(answer: Answer, one: Versus) -> str:
+    """Names the search of a comparison that the winner's own search has not, in brackets."""
+    return "" if one.search == answer.winner.search else f" ({answer.winner.way} by {one.search})"
 
 
 def control(answer: Answer) -> Versus | None:
