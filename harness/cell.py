@@ -229,14 +229,13 @@ def _run(
 
 
 def _stages(study: Study, config: CellConfig, sets: dict[str, SentenceSet]) -> dict[str, Divisible]:
-    """What candidates are judged by in each stage; "exact" where that is more than what the search saw."""
+    """What candidates are judged by in each stage."""
     found: dict[str, Divisible] = {name: sets[name] for name in ("search", "confirm")}
     if config.constraint != "bleu":
         measure, resamples = MEASURES[config.constraint], config.resamples
         counts = {"search": config.search_sentences, "confirm": None}
         found = {split: study.forced(split, measure, resamples, count) for split, count in counts.items()}
-    if config.trains or config.precision != "float32" or config.redraw:
-        found["exact"] = found["search"]
+    found["exact"] = found["search"]
     if config.precision != "float32" or config.redraw:
         found["search"] = study.sentences(
             *("search", config.search_beam, config.resamples, True, config.precision, _count(config))

@@ -76,10 +76,9 @@ class Evaluator:
     no tokens: no hypothesis was asked for. A raced one costs the tokens of the sentences that were
     translated before it was stopped.
 
-    ``sets`` are the sentences of each stage: "search", "confirm" and, if the search does not translate in
-    float32 or draws its sentences anew, or if retrained models are to be judged, "exact". If it draws
-    them anew, all that is asked for at once is judged by the same draw, the k-th in a round by the k-th
-    draw: the same for all cells.
+    ``sets`` are the sentences of each stage: "search", "confirm" and "exact", the search set in float32 and
+    not drawn anew, which may be that of "search". If the search draws its sentences anew, all that is asked
+    for at once is judged by the same draw, the k-th in a round by the k-th draw: the same for all cells.
     ``workers`` processes judge candidates side by side; how many decides the time only. Used as a context
     manager, it ends them. ``number`` is that of the round, in which evaluations are counted from 0.
     """

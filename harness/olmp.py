@@ -6,7 +6,8 @@ BLEU statistics → the constraint *judges* → the archive and the record take 
 *told*. A generation of candidates is asked for at once and judged side by side.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,20 +139,35 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
     The same rule for every search: smallest first, each next one larger by at least
     ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
     float32 on its own sentences first, one that draws its sentences anew on all of them; there a candidate
-    that fails is a step, too, because many do. Returns knobs, translations and how many failed on confirm.
+    that fails is a step, too, because many do. Where nothing in the archive holds, a search that began at the
+    edge of class-blind pruning backs off along that, as class-blind itself would. Returns knobs, translations
+    and how many failed on confirm.
     """
+    config = evaluator.config
     resort = np.zeros(len(evaluator.operator.groups)) if last is None else last
+    archive = ((np.array(e.knobs), config.judged_again) for e in evaluator.feasible)
+    below = ((knobs, True) for knobs in _below_start(evaluator, last))
     last_size, failed = -np.inf, 0
-    for knobs in [*(np.array(e.knobs) for e in evaluator.feasible), resort]:
+    for knobs, unsure in itertools.chain(archive, below, [(resort, False)]):
         size = float(evaluator.operator.size(knobs))
-        if knobs is not resort:
-            if size < last_size + BACK_OFF_STEP - ROUNDING:
-                continue
-            if "exact" in evaluator.sets and not evaluator.evaluate(knobs, "exact").feasible:
-                last_size = size if evaluator.config.redraw else last_size
-                continue
+        if knobs is not resort and size < last_size + BACK_OFF_STEP - ROUNDING:
+            continue
+        if unsure and not evaluator.evaluate(knobs, "exact").feasible:
+            last_size = size if config.redraw else last_size
+            continue
         last_size = size
         if evaluator.evaluate(knobs, "confirm").feasible:
             return knobs, evaluator.translations(knobs, "confirm"), failed
         failed += 1
     raise AssertionError("the dense model, or one that held before, is within the tolerance")
+
+
+def _below_start(evaluator: Evaluator, last: NDArray | None) -> Iterator[NDArray]:
+    """Class-blind pruning in steps below the edge where a search of the dense model began; none of a rule."""
+    held = [e.size for e in evaluator.feasible if e.stage == "start"]
+    if last is not None or not held or evaluator.config.search in rules.names():
+        return
+    operator, magnitudes = evaluator.operator, evaluator.operator.magnitudes()
+    edge = 1 - min(held)
+    for strength in edge - BACK_OFF_STEP * np.arange(1, int(edge / BACK_OFF_STEP) + 1):
+        yield operator.knobs(rules.get("class-blind")(magnitudes, strength))

@@ -141,6 +141,11 @@ class CellConfig(Strict):
         """Whether the cell trains, and so depends on the training text."""
         return self.schedule != "one-shot"
 
+    @property
+    def judged_again(self) -> bool:
+        """Whether what a search accepts is judged again on the search set: as "exact", in float32."""
+        return self.trains or self.precision != "float32" or self.redraw
+
     @model_validator(mode="after")
     def _what_is_given_is_not_searched_for(self) -> "CellConfig":
         if self.search == DENSE and self.sparsity is not None:

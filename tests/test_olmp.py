@@ -16,7 +16,7 @@ from harness.evaluator import BudgetSpent, Evaluator
 from harness.olmp import BACK_OFF_STEP, ROUNDING, check_search, confirm, run_search, scan_rule
 from harness.operators import MagnitudePruning
 from harness.record import Record
-from harness.records import CellConfig, Evaluation
+from harness.records import CellConfig, Evaluation, Stage
 from harness.search.rules import rules
 
 
@@ -51,7 +51,7 @@ def greedy_confirm(study):
 @pytest.fixture
 def start(study, operator, sentences, greedy_confirm, tmp_path):
     """An evaluator over a new or an existing record; ends the one before."""
-    sets = {"search": sentences, "confirm": greedy_confirm}
+    sets = {"search": sentences, "exact": sentences, "confirm": greedy_confirm}
     opened: list[Record] = []
 
     def end() -> None:
@@ -222,13 +222,13 @@ def test_threads_of_an_optimiser_end_with_the_search(start):
     assert set(threading.enumerate()) <= before
 
 
-def archive(evaluator: Evaluator, fractions: list[float]) -> None:
+def archive(evaluator: Evaluator, fractions: list[float], stage: Stage = "search") -> None:
     """Make a record in which the search set found these uniformly pruned models feasible."""
     for index, fraction in enumerate(fractions):
         knobs = np.full(2, fraction)
         entry = Evaluation(
             index=index,
-            stage="search",
+            stage=stage,
             knobs=knobs.tolist(),
             size=float(evaluator.operator.size(knobs)),
             how="translated",
@@ -308,6 +308,31 @@ def test_without_an_archive_the_dense_model_is_the_result(start, greedy_confirm)
     knobs, failed, looked_at = confirmed(start, greedy_confirm, [])
     assert knobs.tolist() == [0, 0]
     assert (failed, len(looked_at)) == (0, 1)
+
+
+@pytest.mark.parametrize("search", ["NCS", "class-blind"])
+def test_where_nothing_holds_a_search_backs_off_along_class_blind(start, search):
+    """As class-blind does itself, which has filled its archive; the record claims that half may go."""
+    settings = {"search": search, "tolerance": 0.5, "start": "class-blind"}
+    archive(start(**settings), [0.5], "start")
+    evaluator = start(**settings)
+    evaluator.evaluate(np.full(2, 0.5), "start")  # replayed, not translated
+    knobs, _, failed = confirm(evaluator)
+    if search == "class-blind":
+        assert knobs.tolist() == [0, 0]
+        return
+    operator = evaluator.operator
+    size = float(operator.size(knobs))
+    assert 0.5 < size < 1
+    expected = rules.get("class-blind")(operator.magnitudes(), 1 - size)
+    assert np.abs(operator.counts(knobs) - expected).max() <= 1
+    tried = [e for e in evaluator.done[1:] if e.stage == "exact"]
+    np.testing.assert_allclose(np.diff([e.size for e in tried]), BACK_OFF_STEP, atol=1e-6)
+    assert [e.knobs for e in tried if e.feasible] == [
+        e.knobs for e in evaluator.done if e.stage == "confirm"
+    ][1:]
+    assert evaluator.done[-1].feasible
+    assert failed == sum(e.stage == "confirm" for e in evaluator.done) - 1
 
 
 def test_the_archive_is_sorted_by_size(start):
