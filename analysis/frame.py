@@ -21,7 +21,7 @@ from analysis.errors import NotCollected
 
 __all__ = [
     *("NotCollected", "Results", "failed", "finished", "groups", "require"),
-    *("setting_columns", "translation"),
+    *("description", "setting_columns", "translation"),
 ]
 
 RUNS, EVALUATIONS, SENTENCES, SCHEMA = (
@@ -184,11 +184,26 @@ def _derived(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**added)
 
 
-def _schema(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / SCHEMA).read_text(encoding="utf-8")).get("tables", {})
-    except (OSError, ValueError, AttributeError):
+def description(path: Path) -> dict[str, Any]:
+    """A JSON file beside collected tables; empty if there is none. Raises NotCollected for a damaged one."""
+    if not path.exists():
         return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    else:
+        if isinstance(found, dict):
+            return found
+        reason = "no object"
+    raise NotCollected(
+        f"{path} cannot be read as JSON ({reason}): take it from a copy, or remove it, "
+        "results can be read without it"
+    )
+
+
+def _schema(folder: Path) -> dict[str, Any]:
+    found = description(folder / SCHEMA).get("tables", {})
     return found if isinstance(found, dict) else {}
 
 

@@ -70,6 +70,8 @@ class Grid:
         """Write down what is planned, for all who look at the folder later or from elsewhere."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise  # the command line says which file is in the way
         except OSError as error:
             raise StudyError(f"could not make {self.folder}: {error}") from error
         written = [

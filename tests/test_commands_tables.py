@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
 from conftest import ROOT
 from miniature import failure, run, written
 
@@ -60,13 +61,30 @@ def test_bad_input_ends_with_one_line(tmp_path, capsys):
         assert err.count("\n") == 1
     written(tmp_path / "grid", [run()])
     assert cli.main(["tables", str(tmp_path), "--only", "bset"]) == 2
-    assert "there is no table 'bset': known are best, " in capsys.readouterr().err
+    assert "there is no table 'bset', did you mean 'best'? Known are best, " in capsys.readouterr().err
+    assert cli.main(["tables", str(tmp_path), "--only", "x"]) == 2
+    assert "there is no table 'x'. Known are best, " in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert cli.main(["tables", str(tmp_path), "--out", str(tmp_path / "file")]) == 2
     wanted = f"olmp: error: {tmp_path / 'file'} is a file, where a folder is wanted: name another\n"
     assert capsys.readouterr().err == wanted
     assert cli.main(["tables", str(tmp_path), "--out", str(tmp_path / "file" / "in" / "it")]) == 2
     assert capsys.readouterr().err == wanted
+
+
+@pytest.mark.parametrize("verb", ["tables", "figures", "report"])
+def test_a_torn_table_is_said_once(tmp_path, capsys, verb):
+    written(tmp_path / "grid", [run()])
+    torn = tmp_path / "grid" / "runs.parquet"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    out = tmp_path / "out"
+    for place in ([], ["--out", str(out)]) if verb == "tables" else (["--out", str(out)],):
+        assert cli.main([verb, str(tmp_path / "grid"), *place]) == 2
+        shown, err = capsys.readouterr()
+        assert shown == ""
+        assert err.startswith(f"olmp: error: {torn} cannot be read (")
+        assert err.count("\n") == 1
+    assert not out.exists()
 
 
 def test_reading_results_needs_the_base_alone(tmp_path):

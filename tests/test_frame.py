@@ -78,11 +78,17 @@ def test_newer_tables_are_refused(tmp_path):
 def test_the_schema_is_read_where_there_is_one(tmp_path):
     results = written(tmp_path, [run()])
     assert results.schema() == {}
-    (tmp_path / "schema.json").write_text("[1")
-    assert results.schema() == {}
     tables = {"version": 1, "runs.parquet": {"cell": {"type": "string"}}}
     (tmp_path / "schema.json").write_text(json.dumps({"tables": tables}))
     assert results.schema() == tables
+
+
+@pytest.mark.parametrize("content", ["", "[1", "[1]"])
+def test_a_damaged_schema_is_said(tmp_path, content):
+    results = written(tmp_path, [run()])
+    (tmp_path / "schema.json").write_text(content)
+    with pytest.raises(NotCollected, match="schema.json cannot be read as JSON .*: take it from a copy"):
+        _ = results.runs
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no parquet"])

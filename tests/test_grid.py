@@ -387,6 +387,9 @@ def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
     assert shown.count("  planned\n") == 2
     assert f"quick: 2 cells, 0 skipped, in {out}\n2 planned\nabout 0.00 cell-hours left (a guess" in shown
     assert not out.exists()
+    (tmp_path / "mine").write_text("")
+    assert cli.main(["grid", path, "--out", str(tmp_path / "mine"), "--jobs", "1"]) == 2
+    assert capsys.readouterr().err.endswith("mine is a file, where a folder is wanted: name another\n")
     assert cli.main(["grid", path, "--out", str(out), "--jobs", "1"]) == 0
     assert capsys.readouterr().out.count("remaining, test") == 2
     assert cli.main(["plan", path, "--out", str(out)]) == 0

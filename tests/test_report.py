@@ -369,6 +369,13 @@ def test_what_was_skipped_or_not_run_is_told(tmp_path):
     ]
 
 
+def test_a_damaged_plan_is_said(tmp_path):
+    results = written(tmp_path, [run()])
+    (tmp_path / "plan.json").write_text("")
+    with pytest.raises(NotCollected, match="plan.json cannot be read as JSON .*: take it from a copy"):
+        page(results)
+
+
 def test_a_curve_is_thinned_but_keeps_what_improved(tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.report.content.CURVE_POINTS", 10)
     name = run()["cell"]

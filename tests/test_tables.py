@@ -406,5 +406,7 @@ def test_older_results_lack_columns_and_say_so(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(NotCollected, match="there is no table 'bset': known are best, groupings"):
+    with pytest.raises(
+        NotCollected, match="there is no table 'bset', did you mean 'best'. Known are best, groupings"
+    ):
         made(of(tmp_path, RULE), ["bset"])

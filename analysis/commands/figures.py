@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from analysis.output import own_folder
 
     results = Results.of(args.results)
+    _ = results.runs  # what cannot be read is said once, not by every figure
     own_folder(args.out, "olmp figures")
     captions = ["# Figures\n"]
     for figure, chart in drawn(results):

@@ -27,12 +27,11 @@ def run(args: argparse.Namespace) -> None:
     from analysis.tables import made, save
 
     results = Results.of(args.results)
-    if args.out is not None:
-        own_folder(args.out, "olmp tables")
     tables = made(results, args.only)
     if args.out is None:
         print("\n".join(one.markdown() for one in tables), end="")
     else:
+        own_folder(args.out, "olmp tables")
         save(tables, args.out)
         for one in tables:
             print(f"{one.name}: {one.missing}" if one.missing else args.out / f"{one.name}.md")

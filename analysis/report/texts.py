@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.frame import Results
+from analysis.frame import Results, description
 
 PLAN, CORPUS = "plan.json", "corpus.json"
 
@@ -67,13 +67,9 @@ def _corpora(grid: Path) -> dict[str, tuple[Path, str, str]]:
     return found
 
 
-def plan(grid: Path) -> dict:
-    """What was planned in a folder, as far as it says so."""
-    try:
-        found = json.loads((grid / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def plan(grid: Path) -> dict[str, Any]:
+    """What was planned in a folder, as far as it says so. Raises NotCollected for a damaged plan."""
+    return description(grid / PLAN)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Tables: each a function from results to a pandas Styler, or NotCollected with what is missing."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -57,10 +58,17 @@ class Made(NamedTuple):
 
 
 def made(results: Results, names: Sequence[str] | None = None) -> list[Made]:
-    """The tables of these names, or all, in this order. Raises NotCollected for a name that is not known."""
+    """The tables of these names, or all, in this order.
+
+    Raises NotCollected for a name that is not known, or if the cells cannot be read.
+    """
     names = list(TABLES) if names is None else names
-    if unknown := [name for name in names if name not in TABLES]:
-        raise NotCollected(f"there is no table {unknown[0]!r}: known are {', '.join(TABLES)}")
+    for name in names:
+        if name not in TABLES:
+            nearest = difflib.get_close_matches(name.lower(), TABLES, n=1)
+            advice = f", did you mean {nearest[0]!r}?" if nearest else "."
+            raise NotCollected(f"there is no table {name!r}{advice} Known are {', '.join(TABLES)}")
+    _ = results.runs  # what cannot be read is said once, not by every table
     return [_made(results, name) for name in names]
 
 
