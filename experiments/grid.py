@@ -6,6 +6,7 @@
     cells/<model>/<cell>  the folders of the cells
     dense/                translations of the dense models
     slurm/                jobs that were submitted, and what they printed
+    .checkpoints.json     what is known of checkpoints that were read (``experiments/inputs.py``)
     runs.parquet, evaluations.parquet, sentences.parquet, schema.json   what ``olmp collect`` gathers
 """
 
@@ -25,6 +26,7 @@ from harness.files import write_text
 from harness.records import SCHEMA_VERSION, CellConfig
 
 PLAN = "plan.json"
+MEMORY = ".checkpoints.json"
 State = Literal["done", "failed", "running", "interrupted", "planned"]
 
 
@@ -58,6 +60,32 @@ class Grid:
     @property
     def slurm_folder(self) -> Path:
         return self.folder / "slurm"
+
+    @property
+    def memory(self) -> Path:
+        """Where it is remembered what checkpoints are."""
+        return self.folder / MEMORY
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder is a grid's: it has a plan, or cells."""
+        if any(self.cells_folder.glob(f"*/*/{records.CONFIG}")):
+            return True
+        try:
+            return isinstance(self._plan().get("cells"), list)
+        except StudyError:
+            return False
+
+    def refuse_foreign(self) -> None:
+        """Raise StudyError for a folder that holds something else, before anything is written into it."""
+        if not self.folder.is_dir() or self.begun:
+            return
+        # what begins with a dot may be a plan that was cut off while it was written
+        if found := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+            raise StudyError(
+                f"{self.folder} is no folder of a grid, and not empty (it has {found[0]}): "
+                "choose another --out"
+            )
 
     def cell_folder(self, cell: PlannedCell) -> Path:
         return self.cells_folder / cell.name

@@ -32,11 +32,13 @@ class Inputs:
     """Checkpoints and corpora of a plan.
 
     Reading a checkpoint takes torch and seconds; what is known of it afterwards is kept in the file
-    ``memory``, by the hash of the checkpoint's file. ``trust`` lets checkpoints run code while they are read.
+    ``memory``, by the hash of the checkpoint's file, at once if ``keeps``. What the folders beside that of
+    ``memory`` remember is known, too. ``trust`` lets checkpoints run code while they are read.
     """
 
     memory: Path
     trust: bool = False
+    keeps: bool = True
     _known: dict[str, Any] | None = None
     _models: dict[tuple[Path, Path], KnownModel] = field(default_factory=dict)
     _tables: dict[tuple[str, bool], pd.DataFrame] = field(default_factory=dict)
@@ -82,21 +84,28 @@ class Inputs:
         name = self._file_hash(checkpoint)
         if name not in known:
             known[name] = asdict(_load(checkpoint, corpus, self.trust))
-            with contextlib.suppress(StudyError, OSError):  # reading the checkpoint again is no harm
-                self.memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.memory, {"format": FORMAT, "checkpoints": known})
+            if self.keeps:
+                self.keep()
         found = known[name]
         description = found["description"]
         shapes = {parameter: tuple(shape) for parameter, shape in description["shapes"].items()}
         return KnownModel(found["content_hash"], ModelDescription(**description | {"shapes": shapes}))
 
+    def keep(self) -> None:
+        """Write down what is known of checkpoints, for the next time."""
+        with contextlib.suppress(StudyError, OSError):  # reading the checkpoints again is no harm
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.memory, {"format": FORMAT, "checkpoints": self._remembered()})
+
     def _remembered(self) -> dict[str, Any]:
         if self._known is None:
-            try:
-                found = json.loads(self.memory.read_text(encoding="utf-8"))
-                self._known = found["checkpoints"] if found["format"] == FORMAT else {}
-            except (OSError, ValueError, KeyError, TypeError):
-                self._known = {}  # only a memory: what is not in it is read again
+            self._known = {}
+            beside = self.memory.parent.parent.glob(f"*/{self.memory.name}")
+            for path in (*sorted(beside), self.memory):
+                # only a memory: what is not in it is read again
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    found = json.loads(path.read_text(encoding="utf-8"))
+                    self._known |= found["checkpoints"] if found["format"] == FORMAT else {}
         return self._known
 
 

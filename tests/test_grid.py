@@ -16,6 +16,7 @@ import pytest
 from conftest import MODELS, ROOT, wait_until
 from grids import OLMP, session, write_plan
 
+from experiments import inputs as inputs_module
 from experiments.collect import collect
 from experiments.cost import TRAINING_RATE, estimate
 from experiments.executors import Options, executors, run_debug, run_local
@@ -396,6 +397,33 @@ def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("2 done\n")
     assert cli.main(["status", str(out), "--cells"]) == 0
     assert capsys.readouterr().out.count("done: rnnsearch/") == 2
+
+
+@pytest.mark.parametrize("verb", ["plan", "grid"])
+@pytest.mark.parametrize("name", ["notes.txt", "plan.json"])
+def test_a_folder_with_something_else_is_left_alone(toml, tmp_path, capsys, verb, name):
+    out = tmp_path / "docs"
+    out.mkdir()
+    (out / name).write_text('{"resources": []}')  # another program's plan
+    assert cli.main([verb, str(toml('grouping = "layer"')), "--out", str(out)]) == 2
+    said = f"{out} is no folder of a grid, and not empty (it has {name}): choose another --out"
+    assert capsys.readouterr().err == f"olmp: error: {said}\n"
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_checkpoints_are_remembered_in_the_folders_of_grids(toml, tmp_path, capsys, monkeypatch):
+    plan, out = str(toml('grouping = "layer"')), tmp_path / "runs" / "one"
+    out.mkdir(parents=True)
+    (out / ".plan.json.0.part").touch()  # of one that was cut off
+    assert cli.main(["plan", plan, "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == [".plan.json.0.part"]
+    assert cli.main(["grid", plan, "--out", str(out), "--jobs", "1"]) == 0
+    assert (out / ".checkpoints.json").is_file()
+    # and known to those beside
+    monkeypatch.setattr(inputs_module, "_load", lambda *arguments: pytest.fail("read again"))
+    for folder in (out, tmp_path / "runs" / "two"):
+        assert cli.main(["plan", plan, "--out", str(folder)]) == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     execute = executors.get(args.executor)
     check_trackers(args.tracker)
     refuse_unused(args)
-    grid, cells = planned(args)
+    grid, cells, inputs = planned(args)
     if not cells.cells:
         raise StudyError(f"plan {args.plan} has no cell that is not skipped: `olmp plan` says why")
     options = Options(
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
         wait=args.wait,
     )
     grid.write_plan(cells)
+    inputs.keep()
     execute(grid, cells.cells, options)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what they need is not there where results are only read
     from experiments.grid import Grid
+    from experiments.inputs import Inputs
     from experiments.plan import Cells, PlannedCell
 
 RUNS = Path("runs")
@@ -36,18 +37,20 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="the grid's folder, such as runs/smoke")
 
 
-def planned(args: argparse.Namespace) -> tuple["Grid", "Cells"]:
-    """The grid's folder and all cells of its plan, checked."""
+def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:
+    """The grid's folder, all cells of its plan, checked, and their inputs; writes nothing but into a grid."""
     from experiments.grid import Grid
     from experiments.inputs import Inputs
     from experiments.plan import cells_of, read_plan
 
     plan = read_plan(args.plan)
     name = Path(args.plan).stem if args.plan.endswith(".toml") else args.plan.replace(":", ".")
-    folder = args.out or RUNS / name
-    cells = cells_of(plan, Inputs(folder.parent / ".checkpoints.json", args.trust_checkpoint))
+    grid = Grid(args.out or RUNS / name)
+    grid.refuse_foreign()
+    inputs = Inputs(grid.memory, args.trust_checkpoint, keeps=grid.begun)
+    cells = cells_of(plan, inputs)
     check_names(cells.cells)
-    return Grid(folder), cells
+    return grid, cells, inputs
 
 
 def check_names(cells: Sequence["PlannedCell"]) -> None:

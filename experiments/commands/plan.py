@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.jobs is not None and args.jobs < 1:
         raise StudyError(f"--jobs {args.jobs} is not possible: give 1 or more")
-    grid, cells = planned(args)
+    grid, cells, _ = planned(args)
     states = [grid.state(cell) for cell in cells.cells]
     width = max((len(cell.name) for cell in cells.cells), default=0)
     for cell, state, said in zip(cells.cells, states, differences(cells.cells), strict=True):
