@@ -123,6 +123,12 @@ class Grid:
         }
         write_text(self.folder / PLAN, json.dumps(content, default=str) + "\n")
 
+    def finished_beside(self, cells: Sequence[PlannedCell]) -> int:
+        """How many finished cells the folder has that are not among these."""
+        folders = {self.cell_folder(cell) for cell in cells}
+        results = self.cells_folder.glob(f"*/*/{records.RESULT}")
+        return sum(path.parent not in folders for path in results)
+
     def title(self) -> str:
         return str(self._plan().get("title", ""))
 

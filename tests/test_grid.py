@@ -411,6 +411,23 @@ def test_a_folder_with_something_else_is_left_alone(toml, tmp_path, capsys, verb
     assert [path.name for path in out.iterdir()] == [name]
 
 
+def test_another_plan_in_a_folder_is_said_and_its_cells_stay(done, toml, capsys):
+    grid, cells = done
+    assert cli.main(["status", str(grid.folder)]) == 0
+    assert "not in this plan" not in capsys.readouterr().out
+    again = toml('grouping = ["component", "layer"]')
+    assert cli.main(["grid", str(again), "--out", str(grid.folder), "--jobs", "1"]) == 0
+    assert capsys.readouterr().err == ""
+    other = toml('grouping = "component"')
+    other.write_text(other.read_text().replace('"quick"', '"part"'))
+    assert cli.main(["grid", str(other), "--out", str(grid.folder), "--jobs", "1"]) == 0
+    said = "had the plan 'quick', now it has 'part'; finished cells that are not in it and stay: 1"
+    assert capsys.readouterr().err == f"{grid.folder} {said}\n"
+    assert [grid.state(cell) for cell in cells] == ["done", "done"]
+    assert cli.main(["status", str(grid.folder)]) == 0
+    assert "part: 1 done\n1 finished cells in the folder are not in this plan\n" in capsys.readouterr().out
+
+
 def test_checkpoints_are_remembered_in_the_folders_of_grids(toml, tmp_path, capsys, monkeypatch):
     plan, out = str(toml('grouping = "layer"')), tmp_path / "runs" / "one"
     out.mkdir(parents=True)

@@ -1,10 +1,16 @@
 """``olmp grid``: run what is not done of a plan."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.commands.options import add_plan
 from harness.workers import cores
+
+if TYPE_CHECKING:
+    from experiments.grid import Grid
+    from experiments.plan import Cells
 
 SUMMARY = "run the cells of a plan that are not done, on this machine or on a SLURM cluster; rerun resumes"
 RESUMES = True
@@ -71,9 +77,30 @@ def run(args: argparse.Namespace) -> None:
         site=read_site(args.site) if args.site else None,
         wait=args.wait,
     )
+    if said := replaced(grid, cells):
+        print(said, file=sys.stderr)
     grid.write_plan(cells)
     inputs.keep()
     execute(grid, cells.cells, options)
+
+
+def replaced(grid: "Grid", cells: "Cells") -> str:
+    """What there is to say where another plan takes the place of the one that the folder has; or nothing."""
+    from grouping import StudyError
+
+    try:
+        title, before = grid.title(), {cell.name for cell in grid.planned()}
+    except StudyError:  # none, or a damaged one
+        return ""
+    beside = grid.finished_beside(cells.cells)
+    same = title == cells.title
+    if same and (not beside or before == {cell.name for cell in cells.cells}):
+        return ""
+    which = f"another version of {title!r}" if same else f"the plan {title!r}"
+    return (
+        f"{grid.folder} had {which}, now it has {cells.title!r}; finished cells that are not in it "
+        f"and stay: {beside}"
+    )
 
 
 #: executor → options that mean nothing to it

@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> None:
         elif args.cells or state == "running":
             print(f"{state}: {cell.name}")
     print(f"{grid.title()}: " + ", ".join(f"{n} {state}" for state, n in counted(states).items()))
+    if beside := grid.finished_beside(cells):
+        print(f"{beside} finished cells in the folder are not in this plan")
     with contextlib.suppress(StudyError):  # without the text there is no guess, where nothing was measured
         if (found := estimate(grid, cells)).measured and found.hours:
             print(f"about {found.hours:.2f} cell-hours left")
