@@ -29,10 +29,15 @@ def main() -> None:
     plan = plan.model_copy(
         update={"corpus": args.corpus, "models": args.models, "defaults": plan.defaults | chosen}
     )
-    grid, cells = Grid(args.out), cells_of(plan, Inputs(args.out / ".checkpoints.json")).cells
+    grid = Grid(args.out)
+    grid.refuse_foreign()
+    inputs = Inputs(grid.memory, keeps=grid.begun)
+    planned = cells_of(plan, inputs)
+    grid.write_plan(planned)  # so that status, collect and verify know the folder
+    inputs.keep()
     print("Two trained models, searched side by side; a few minutes.", flush=True)
-    run_local(grid, cells, Options(jobs=args.jobs, keep_checkpoints=True))
-    for cell in cells:
+    run_local(grid, planned.cells, Options(jobs=args.jobs, keep_checkpoints=True))
+    for cell in planned.cells:
         folder = grid.cell_folder(cell)
         result = read(folder / records.RESULT, Result)
         begun = beginning_lines(cell.config, result, read_evaluations(folder))

@@ -10,7 +10,7 @@ from pathlib import Path
 from conftest import MODELS, ROOT
 
 from experiments import demo
-from harness.cli import guarded
+from harness.cli import guarded, main
 from harness.workers import cores
 
 
@@ -34,6 +34,12 @@ def test_the_demo_ends_with_both_models_and_tells_about_them(capsys, monkeypatch
         assert f"every evaluation: {tmp_path / 'cells' / model}" in part
         assert len(list((tmp_path / "cells" / model).glob("*/pruned.pt"))) == 1
     assert shown.splitlines()[-1].endswith(" s")
+    # its folder is that of a grid
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "demo: 2 done\n"
+    assert main(["collect", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "sentences.parquet").is_file()
 
 
 def test_the_demo_without_a_corpus_says_so(capsys, monkeypatch, tmp_path):
