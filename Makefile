@@ -57,7 +57,7 @@ baselines: data ## train the dense models [MODEL=transformer, all without it; SE
 
 .PHONY: ship
 ship: $(READY) ## put a trained model beside the shipped ones, or, with SEED=1, in place of one [MODEL=luong SEED=1]
-	$(PY) -m experiments.baselines.ship checkpoints/$(MODEL).seed$(SEED)/checkpoint_best.pt \
+	$(PY) -m experiments.baselines.ship $(if $(MODEL),checkpoints/$(MODEL).seed$(SEED)/checkpoint_best.pt) \
 	  --corpus $(DATA) --out models/$(CORPUS).$(PAIR)
 
 .PHONY: demo

@@ -321,6 +321,26 @@ def test_shipping_refuses_what_it_should(trained, corpus, tmp_path, monkeypatch,
     assert "belongs to another corpus" in capsys.readouterr().err
 
 
+def test_shipping_what_is_not_trained_says_what_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = "`make baselines MODEL={} SEED={}` trains {}, `make ship MODEL={} SEED={}` ships it\n"
+    one = train.format("luong", 2, "one (of transformer, rnnsearch, luong)", "luong", 2)
+    assert shipping.main([]) == 2
+    assert capsys.readouterr().err == f"olmp: error: no model is named; trained in checkpoints: none; {one}"
+    for name in ("rnnsearch.seed2", "luong.seed1"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "checkpoint_best.pt").touch()
+    (tmp_path / "checkpoints" / "transformer.seed1").mkdir()  # has only begun
+    trained = "does not exist; trained in checkpoints: luong.seed1, rnnsearch.seed2; "
+    for name, advice in (
+        ("lunog.seed1", one),
+        ("rnnsearch.seed3", train.format("rnnsearch", 3, "it", "rnnsearch", 3)),
+    ):
+        path = f"checkpoints/{name}/checkpoint_best.pt"
+        assert shipping.main([path]) == 2
+        assert capsys.readouterr().err == f"olmp: error: {path} {trained}{advice}"
+
+
 def test_weights_that_half_precision_cannot_hold_are_refused():
     with pytest.raises(StudyError, match="fc.weight"):
         shipping.halve({"fc.weight": torch.tensor([1.0, 70000.0])})

@@ -9,6 +9,7 @@ trained on is left: no paths, no optimizer state.
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from experiments.baselines.train import MODELS
 from grouping.errors import StudyError
 from harness.cli import guarded
 from harness.files import write_atomically
@@ -23,6 +25,24 @@ from harness.model import read_checkpoint
 
 #: bytes
 LARGEST = 10_000_000
+#: where trainings are, and what each of them ends with
+TRAININGS, BEST = Path("checkpoints"), "checkpoint_best.pt"
+
+
+def check_trained(checkpoint: Path | None) -> Path:
+    """Raise StudyError where no trained model is named, or none that is there; it says which there are."""
+    if checkpoint is not None and checkpoint.is_file():
+        return checkpoint
+    folder = TRAININGS if checkpoint is None else checkpoint.parent.parent
+    trained = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{BEST}"))) or "none"
+    missing = "no model is named" if checkpoint is None else f"{checkpoint} does not exist"
+    asked = re.fullmatch(rf"({'|'.join(MODELS)})\.seed(\d+)", checkpoint.parent.name if checkpoint else "")
+    model, seed = asked.groups() if asked else ("luong", "2")
+    advice = "trains it" if asked else f"trains one (of {', '.join(MODELS)})"
+    raise StudyError(
+        f"{missing}; trained in {folder}: {trained}; `make baselines MODEL={model} SEED={seed}` {advice}, "
+        f"`make ship MODEL={model} SEED={seed}` ships it"
+    )
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -101,9 +121,9 @@ def ship(checkpoint: Path, corpus: Path, out: Path, name: str) -> Path:
     state = read_training_checkpoint(checkpoint)
     try:
         about = json.loads((corpus / "corpus.json").read_text())
-    except OSError:
+        source, target = about["source"], about["target"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(f"{corpus} is not a prepared corpus: give the one of the training") from None
-    source, target = about["source"], about["target"]
     dictionaries = [corpus / "bin" / f"dict.{language}.txt" for language in (source, target)]
     if dictionaries[0].read_bytes() != dictionaries[1].read_bytes():
         raise StudyError(f"{corpus} has two dictionaries: only models with a joint one can be shipped")
@@ -128,15 +148,16 @@ def ship(checkpoint: Path, corpus: Path, out: Path, name: str) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Ship what the command line names; exit code 2 if it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m experiments.baselines.ship", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint_best.pt of a training")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help=f"{BEST} of a training")
     parser.add_argument("--corpus", type=Path, default=Path("data/homeassistant.en-de"))
     parser.add_argument("--out", type=Path, default=Path("models/homeassistant.en-de"))
     parser.add_argument("--name", help="of the shipped file; default: the training's folder, without .seed1")
     options = parser.parse_args(arguments)
-    name = options.name or options.checkpoint.absolute().parent.name.removesuffix(".seed1")
 
     def run() -> None:
-        path = ship(options.checkpoint, options.corpus, options.out, name)
+        checkpoint = check_trained(options.checkpoint)
+        name = options.name or checkpoint.absolute().parent.name.removesuffix(".seed1")
+        path = ship(checkpoint, options.corpus, options.out, name)
         print(f"{path}: {path.stat().st_size:,} bytes")
 
     return guarded(run, resumes=False)
