@@ -27,6 +27,7 @@ with its own reason. Where a table will not do, a plan is a Python function with
 
 import difflib
 import itertools
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -127,7 +128,14 @@ def read_plan(name: str) -> Plan:
 def _from_function(name: str) -> Plan:
     module, _, function = name.partition(":")
     try:
-        plan = getattr(import_module(module), function)()
+        found = getattr(import_module(module), function)
+        if not callable(found):
+            raise StudyError(
+                f"plan {name!r} is of type {type(found).__name__}: name a function that returns a Plan"
+            )
+        plan = found()
+    except StudyError:
+        raise
     except Exception as error:  # whatever the code of somebody else raises
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise StudyError(f"plan {name!r} cannot be had ({said}): is its module on PYTHONPATH?") from error
@@ -223,6 +231,14 @@ def _setting(settings: Mapping[str, Any], key: str) -> Any:
     return CellConfig.model_fields[key].default
 
 
+def _made(model: str) -> str:
+    """How a model of another seed is made; nothing where the name says none."""
+    if not (named := re.fullmatch(r"([a-z]+)\.seed(\d+)", model)):
+        return ""
+    which = f"MODEL={named[1]} SEED={named[2]}"
+    return f"; `make baselines {which}` and `make ship {which}` make it"
+
+
 def _planned(plan: Plan, settings: dict[str, Any], inputs: Inputs) -> PlannedCell:
     for name in ("model", "corpus"):
         if not isinstance(settings[name], str):
@@ -231,13 +247,20 @@ def _planned(plan: Plan, settings: dict[str, Any], inputs: Inputs) -> PlannedCel
     checkpoint = Path(model) if model.endswith(".pt") else plan.models / f"{model}.pt"
     if not checkpoint.is_file():
         known = ", ".join(sorted(path.stem for path in plan.models.glob("*.pt"))) or "none"
-        raise StudyError(f"no model {model!r}: {checkpoint} does not exist; known in {plan.models}: {known}")
+        raise StudyError(
+            f"no model {model!r}: {checkpoint} does not exist; known in {plan.models}: {known}{_made(model)}"
+        )
     known_model = inputs.model(checkpoint, corpus)
     chosen = {key: value for key, value in settings.items() if key in SETTINGS}
-    config = configuration(
-        checkpoint_sha256=known_model.content_hash, corpus_sha256=inputs.corpus_hash(corpus), **chosen
-    )
-    groups = inputs.groups_hash(known_model, config.grouping, config.vectors, config.seed)
+    hashes = {"checkpoint_sha256": known_model.content_hash, "corpus_sha256": inputs.corpus_hash(corpus)}
+    try:
+        config = configuration(**hashes, **chosen)
+        groups = inputs.groups_hash(known_model, config.grouping, config.vectors, config.seed)
+    except NotApplicable:
+        raise
+    except StudyError as error:
+        cell = ", ".join(f"{key} = {value!r}" for key, value in settings.items() if key != "corpus")
+        raise StudyError(f"{error} (in the cell {cell})") from None
     training = inputs.training_hash(corpus) if config.trains else ""
     config = config.model_copy(update={"groups_sha256": groups, "training_sha256": training})
     return PlannedCell(checkpoint.stem, checkpoint, corpus, config)

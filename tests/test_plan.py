@@ -1,5 +1,6 @@
 """Plans: products, lists and skips to cells, whose identity is what their inputs contain."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from experiments.commands.options import check_names
 from experiments.inputs import Inputs
 from experiments.plan import SHIPPED, Cells, Plan, cells_of, read_plan
 from grouping.errors import StudyError
+from harness import cli
 from harness.cell import Study
 
 HEAD = 'title = "t"\ncorpus = "c"\nmodels = "m"\n'
@@ -145,7 +147,12 @@ def shuffled() -> Plan:
     return read_plan("smoke").model_copy(update={"title": "made"})
 
 
+NUMBER = 3
+
+
 def test_a_plan_may_be_a_function():
+    with pytest.raises(StudyError, match="'test_plan:NUMBER' is of type int: name a function that returns a"):
+        read_plan("test_plan:NUMBER")
     assert read_plan("test_plan:shuffled").title == "made"
     with pytest.raises(StudyError, match="plan 'test_plan:plann' cannot be had .*: is its module on"):
         read_plan("test_plan:plann")
@@ -196,6 +203,13 @@ def test_impossible_settings_and_missing_inputs_are_told_before_anything_runs(sm
         cells_of(plan(small, {"model": "rnnsearch", "grouping": "leyer"}), inputs)
     with pytest.raises(StudyError, match="^no model 'gru': .*known in .*: luong, rnnsearch, transformer"):
         cells_of(plan(small, {"model": "gru"}), inputs)
+    for name in ("luong.seed2", "transformer.seed3"):
+        model, seed = name.split(".seed")
+        made = (
+            f"`make baselines MODEL={model} SEED={seed}` and `make ship MODEL={model} SEED={seed}` make it$"
+        )
+        with pytest.raises(StudyError, match=made):
+            cells_of(plan(small, {"model": name}), inputs)
     with pytest.raises(StudyError, match="is no corpus folder"):
         cells_of(plan(ROOT / "tests", {"model": "rnnsearch"}), inputs)
 
@@ -209,6 +223,25 @@ def test_searches_that_cannot_run_are_told_before_anything_runs(small, inputs):
         check(search=["class-blind", "NCS"], sparsity=0.5)
     with pytest.raises(StudyError, match="^unknown optimiser 'NSC'"):
         check(search="NSC")
+
+
+def test_what_is_wrong_is_said_with_the_plan_and_the_cell(small, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+
+    def said(**settings: object) -> str:
+        table = "".join(f"{key} = {value!r}\n" for key, value in settings.items())
+        head = f'title = "t"\ncorpus = "{small}"\nmodels = "{MODELS}"\n'
+        path.write_text(f'{head}[[cells]]\nmodel = "rnnsearch"\n{table}')
+        assert cli.main(["plan", str(path), "--out", str(tmp_path / "grid")]) == 2
+        prefix, _, message = capsys.readouterr().err.partition(f"plan {path}: ")
+        assert prefix == "olmp: error: "
+        return message
+
+    assert said(grouping="leyer").startswith("unknown grouping 'leyer', did you mean 'layer'?")
+    assert said(grouping="leyer").endswith(" (in the cell model = 'rnnsearch', grouping = 'leyer')\n")
+    assert said(tolerance="one").endswith(" (in the cell model = 'rnnsearch', tolerance = 'one')\n")
+    found = said(search=["class-blind", "NCS"], sparsity=0.5)
+    assert re.search(r"finds its own .* \(in the cell rnnsearch/layer-NCS-1-seed1-\w+\)\n$", found)
 
 
 def test_planning_loads_no_torch():

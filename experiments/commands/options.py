@@ -42,27 +42,34 @@ def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:
     from experiments.grid import Grid
     from experiments.inputs import Inputs
     from experiments.plan import cells_of, read_plan
+    from grouping import StudyError
 
     plan = read_plan(args.plan)
     name = Path(args.plan).stem if args.plan.endswith(".toml") else args.plan.replace(":", ".")
     grid = Grid(args.out or RUNS / name)
     grid.refuse_foreign()
     inputs = Inputs(grid.memory, args.trust_checkpoint, keeps=grid.begun)
-    cells = cells_of(plan, inputs)
-    check_names(cells.cells)
+    try:
+        cells = cells_of(plan, inputs)
+        check_names(cells.cells)
+    except StudyError as error:
+        raise StudyError(f"plan {args.plan}: {error}") from None
     return grid, cells, inputs
 
 
 def check_names(cells: Sequence["PlannedCell"]) -> None:
     """Raise StudyError for a search or an operator that does not exist, before anything runs."""
-    configs = [cell.config for cell in cells]
-    kinds = {(one.search, one.operator, one.sparsity is None): one for one in configs}
+    kinds = {(one.config.search, one.config.operator, one.config.sparsity is None): one for one in cells}
     # what is known without loading torch and nevergrad, which takes seconds
     known = {(search, "magnitude", True) for search in KNOWN} | {(rule, "magnitude", False) for rule in RULES}
     if not set(kinds) <= known:
+        from grouping import StudyError
         from harness.olmp import check_search
         from harness.operators import operators
 
-        for config in kinds.values():
-            operators.get(config.operator)
-            check_search(config, knobs=2)
+        for cell in kinds.values():
+            try:
+                operators.get(cell.config.operator)
+                check_search(cell.config, knobs=2)
+            except StudyError as error:
+                raise StudyError(f"{error} (in the cell {cell.name})") from None
