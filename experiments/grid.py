@@ -162,7 +162,10 @@ def state_of(folder: Path) -> State:
         return "failed"
     if not (folder / records.CONFIG).exists():
         return "planned"
-    return "running" if claimed(folder) else "interrupted"
+    if claimed(folder):
+        return "running"
+    # without an evaluation there is nothing that it would go on from
+    return "interrupted" if (folder / records.EVALUATIONS).exists() else "planned"
 
 
 def cell_folders(folder: Path) -> list[Path]:

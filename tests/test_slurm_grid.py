@@ -122,7 +122,7 @@ def test_cells_come_out_as_on_one_machine(cluster, ask, small, tmp_path):
     assert "1 jobs with 1 cells" in again.stdout
     assert ask("cancel", there.folder) == "1 jobs cancelled\n"
     wait_until(lambda: in_queue(there) == [])
-    assert "6 done, 1 interrupted\n" in ask("status", there.folder)
+    assert "6 done, 1 planned\n" in ask("status", there.folder)
     last = grid(cluster, plan, "--out", there.folder, "--site", site, "--wait")
     assert last.returncode == 2
     assert "6 done, 1 failed\n" in ask("status", there.folder)

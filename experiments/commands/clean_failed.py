@@ -22,4 +22,4 @@ def run(args: argparse.Namespace) -> None:
     failed = [folder for folder in cell_folders(grid.cells_folder) if (folder / records.FAILURE).exists()]
     for folder in failed:
         (folder / records.FAILURE).unlink(missing_ok=True)
-    print(f"{len(failed)} failures forgotten")
+    print(f"{len(failed)} failures forgotten: `olmp grid` runs these cells again")
