@@ -155,8 +155,10 @@ def test_a_failed_cell_is_recorded_and_does_not_stop_the_others(planned, tmp_pat
     with pytest.raises(StudyError, match="2 of 4 cells failed"):
         start(tmp_path, cells, retry_failed=True)
     assert cli.main(["clean-failed", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith("2 failures forgotten\n")
-    assert [grid.state(cell) for cell in cells] == ["done", "interrupted", "done", "interrupted"]
+    assert capsys.readouterr().out.endswith("2 failures forgotten: `olmp grid` runs these cells again\n")
+    assert [grid.state(cell) for cell in cells] == ["done", "planned", "done", "planned"]
+    (grid.cell_folder(cells[1]) / "evaluations.jsonl").touch()
+    assert grid.state(cells[1]) == "interrupted"
 
 
 def test_a_cell_beyond_a_limit_has_failed_and_can_be_tried_again(planned, tmp_path):
@@ -392,11 +394,19 @@ def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
     assert cli.main(["grid", path, "--out", str(tmp_path / "mine"), "--jobs", "1"]) == 2
     assert capsys.readouterr().err.endswith("mine is a file, where a folder is wanted: name another\n")
     assert cli.main(["grid", path, "--out", str(out), "--jobs", "1"]) == 0
-    assert capsys.readouterr().out.count("remaining, test") == 2
+    shown = capsys.readouterr().out
+    assert shown.count("remaining, test") == 2
+    end = f"all 2 cells of {path} are done in {out}: `olmp collect {out}`\n"
+    assert shown.endswith(end)
+    assert cli.main(["grid", path, "--out", str(out), "--jobs", "1"]) == 0
+    assert capsys.readouterr().out == end
     assert cli.main(["plan", path, "--out", str(out)]) == 0
     assert capsys.readouterr().out.endswith("2 done\n")
     assert cli.main(["status", str(out), "--cells"]) == 0
     assert capsys.readouterr().out.count("done: rnnsearch/") == 2
+    next((out / "cells").glob("*/layer-*/result.json")).unlink()
+    assert cli.main(["plan", path, "--out", str(out)]) == 0
+    assert "cell-hours left (as the finished one took)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["plan", "grid"])

@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell-seconds", type=float, metavar="S", help="a cell that takes longer has failed")
     parser.add_argument("--cell-memory", type=float, metavar="GB", help="a cell that uses more has failed")
     parser.add_argument(
-        "--tracker", action="append", default=[], metavar="NAME", help="tensorboard, mlflow or wandb, as well"
+        "--tracker",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also tensorboard, mlflow, wandb or module:Class",
     )
     parser.add_argument("--site", type=Path, metavar="FILE", help="what your SLURM cluster asks for (TOML)")
     parser.add_argument("--wait", action="store_true", help="with slurm: return when no job is left")
@@ -82,6 +86,17 @@ def run(args: argparse.Namespace) -> None:
     grid.write_plan(cells)
     inputs.keep()
     execute(grid, cells.cells, options)
+    states = [grid.state(cell) for cell in cells.cells]
+    failed, done = states.count("failed"), states.count("done")
+    if failed and failed + done == len(states):  # left from before, and not tried again
+        raise StudyError(
+            f"{failed} of {len(states)} cells failed: `olmp status {grid.folder}` says why, "
+            "--retry-failed tries them again"
+        )
+    if done == len(states):
+        print(
+            f"all {len(states)} cells of {args.plan} are done in {grid.folder}: `olmp collect {grid.folder}`"
+        )
 
 
 def replaced(grid: "Grid", cells: "Cells") -> str:
