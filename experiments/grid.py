@@ -27,6 +27,8 @@ from harness.records import SCHEMA_VERSION, CellConfig
 
 PLAN = "plan.json"
 MEMORY = ".checkpoints.json"
+#: what to do about a plan that cannot be read
+ANEW = "`olmp grid` with the same plan and --out writes it anew, finished cells stay"
 State = Literal["done", "failed", "running", "interrupted", "planned"]
 
 
@@ -138,20 +140,27 @@ class Grid:
             found = [_Written.model_validate(cell) for cell in self._plan()["cells"]]
         except (ValidationError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise StudyError(f"{self.folder / PLAN} is damaged or of another version: {reason}") from None
+            raise StudyError(
+                f"{self.folder / PLAN} is damaged or of another version ({reason}): {ANEW}"
+            ) from None
         return [PlannedCell(cell.model, cell.checkpoint, cell.corpus, cell.config) for cell in found]
 
     def _plan(self) -> dict[str, Any]:
         path = self.folder / PLAN
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("no table")
-            return found
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError):
+            what = f"it has no {PLAN}" if self.folder.is_dir() else "there is no such folder"
             raise StudyError(
-                f"{self.folder} is no folder of a grid ({PLAN}: {error}): make one with `olmp grid`"
+                f"{self.folder} is no folder of a grid ({what}): make one with `olmp grid`"
             ) from None
+        except OSError as error:
+            raise StudyError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise StudyError(f"{path} is damaged: {ANEW}") from None
+        if not isinstance(found, dict):
+            raise StudyError(f"{path} is damaged or no plan of a grid: {ANEW}")
+        return found
 
 
 def state_of(folder: Path) -> State:

@@ -162,6 +162,8 @@ def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
                 f"({_forbidden_global(reason)}); if you trust its author, pass --trust-checkpoint"
             ) from None
         raise StudyError(f"{checkpoint} is no checkpoint, or is damaged: copy it again") from None
+    except EOFError:
+        raise StudyError(f"checkpoint {checkpoint} is truncated: it ends too soon, copy it again") from None
     except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StudyError(f"checkpoint {checkpoint} is truncated or unreadable: {reason}") from None

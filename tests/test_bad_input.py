@@ -92,6 +92,20 @@ def test_a_truncated_checkpoint(refused, small, no_output, size):
     assert "truncated" in message or "damaged" in message
 
 
+def test_an_empty_checkpoint_and_a_foreign_corpus_are_said_without_internals(refused, small, tmp_path):
+    (empty := tmp_path / "empty.pt").touch()
+    said = f"checkpoint {empty} is truncated: it ends too soon, copy it again"
+    assert refused("groups", empty, "--corpus", small) == said
+    (tmp_path / "corpus.json").write_text("{}")
+    message = refused("groups", RNNSEARCH, "--corpus", tmp_path)
+    assert message.startswith(
+        f"{tmp_path} is no corpus folder (corpus.json is damaged, or another program's)"
+    )
+    (tmp_path / "corpus.json").unlink()
+    message = refused("groups", RNNSEARCH, "--corpus", tmp_path)
+    assert message == f"{tmp_path} is no corpus folder (it has no corpus.json): make one with `olmp corpus`"
+
+
 def test_a_checkpoint_of_an_impossible_protocol(refused, small, no_output):
     broken = no_output.with_name("broken.pt")
     broken.write_bytes(b"\x80\xbe.....")

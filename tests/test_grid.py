@@ -483,6 +483,25 @@ def test_a_gpu_that_is_not_there_is_missed_clearly(toml, tmp_path, capsys, monke
     assert "there is no GPU here: run it where one is, or say device = cpu" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["status", "watch", "verify", "cancel"])
+def test_a_plan_that_is_missing_or_damaged_is_said_without_internals(verb, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder := tmp_path / "runs" / "mine").mkdir(parents=True)
+    for name, reason in (("none", "there is no such folder"), ("mine", "it has no plan.json")):
+        path = "none" if name == "none" else "runs/mine"  # by its name alone, too
+        assert cli.main([verb, name]) == 2
+        said = f"{path} is no folder of a grid ({reason}): make one with `olmp grid`"
+        assert capsys.readouterr().err == f"olmp: error: {said}\n"
+    for text in ("", "{", "[]"):
+        (folder / "plan.json").write_text(text)
+        assert cli.main([verb, "mine"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("olmp: error: runs/mine/plan.json is damaged")
+        assert err.endswith(
+            ": `olmp grid` with the same plan and --out writes it anew, finished cells stay\n"
+        )
+
+
 @pytest.mark.parametrize("verb", ["status", "watch", "collect", "verify", "clean-failed"])
 def test_a_folder_that_is_no_grid_is_refused(verb, tmp_path, capsys):
     assert cli.main([verb, str(tmp_path / "none")]) == 2

@@ -34,7 +34,14 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
     """A grid that was started."""
-    parser.add_argument("folder", type=Path, help="the grid's folder, such as runs/smoke")
+    parser.add_argument(
+        "folder", type=grid_folder, help="the grid's folder, such as runs/smoke, or smoke for short"
+    )
+
+
+def grid_folder(name: str) -> Path:
+    """A folder, or the one in runs/ that the grid of a plan has by default."""
+    return RUNS / name if not Path(name).exists() and (RUNS / name).is_dir() else Path(name)
 
 
 def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:

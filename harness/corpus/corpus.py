@@ -55,7 +55,16 @@ class Corpus:
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             source, target, made_by = about["source"], about["target"], about.get("format")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except FileNotFoundError:
+            raise StudyError(
+                f"{folder} is no corpus folder (it has no {ABOUT}): make one with `olmp corpus`"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StudyError(
+                f"{folder} is no corpus folder ({ABOUT} is damaged, or another program's): "
+                "delete it and make it again with `olmp corpus`"
+            ) from None
+        except OSError as error:
             raise StudyError(
                 f"{folder} is no corpus folder ({ABOUT}: {error}): make one with `olmp corpus`"
             ) from None
