@@ -47,7 +47,7 @@ $(READY) .venv-analysis/.ready: pyproject.toml requirements.lock $(wildcard harn
 
 .PHONY: data
 data: $(READY) ## fetch and prepare the text [CORPUS=homeassistant PAIR=en-de; CORPUS=multi30k FROM=folder]
-	$(VENV)/bin/olmp corpus $(CORPUS) --pair $(PAIR) --out $(DATA) $(if $(FROM),--from $(FROM))
+	$(VENV)/bin/olmp corpus $(CORPUS) --pair $(PAIR) --out $(DATA) $(if $(FROM),--from $(FROM)) $(if $(filter data,$(MAKECMDGOALS)),,--quiet)
 
 .PHONY: baselines
 baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650, DROPOUT=0.1]

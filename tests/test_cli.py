@@ -53,10 +53,10 @@ OPTIONS = {
     "cancel": [],
     "watch": ["--seconds"],
     "tables": ["--out", "--only"],
-    "corpus homeassistant": ["--pair", "--out", "--vocabulary"],
-    "corpus multi30k": ["--pair", "--out", "--vocabulary", "--from"],
-    "corpus text": ["--pair", "--out", "--vocabulary"],
-    "corpus databin": ["--pair", "--out", "--bpe", "--moses", "--split"],
+    "corpus homeassistant": ["--pair", "--out", "--quiet", "--vocabulary"],
+    "corpus multi30k": ["--pair", "--out", "--quiet", "--vocabulary", "--from"],
+    "corpus text": ["--pair", "--out", "--quiet", "--vocabulary"],
+    "corpus databin": ["--pair", "--out", "--quiet", "--bpe", "--moses", "--split"],
 }
 #: a cell of one evaluation, every setting of the command line away from its default
 UNUSUAL = {

@@ -35,6 +35,8 @@ def test_own_text_is_prepared_once(tmp_path, capsys):
     olmp_corpus(*request)
     assert capsys.readouterr().out == first.split("\n", 1)[1]
     assert (tmp_path / "out" / "corpus.json").stat().st_mtime_ns == made
+    olmp_corpus(*request, "--quiet")
+    assert capsys.readouterr().out == ""
     (plain / "test.en").write_text("one\ntwo\nthree\n")
     with pytest.raises(StudyError, match=r"holds another corpus \(text differ\)"):
         olmp_corpus(*request)

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--pair", default="en-de", metavar="SOURCE-TARGET", help="languages (default: en-de)"
         )
         sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="corpus folder to make")
+        sub.add_argument("--quiet", action="store_true", help="say nothing where the corpus is there already")
         sub.set_defaults(make=run)
         return sub
 
@@ -94,7 +95,7 @@ def _homeassistant(args: argparse.Namespace) -> None:
             text, args.out, source, target, _vocabulary(args), pieces=pieces, origin=origin
         )
 
-    _show(args.out, origin, make)
+    _show(args, origin, make)
 
 
 def _multi30k(args: argparse.Namespace) -> None:
@@ -114,7 +115,7 @@ def _multi30k(args: argparse.Namespace) -> None:
         text = multi30k.splits(args.folder, source, target)
         return prepare.prepare(text, args.out, source, target, _vocabulary(args), origin=origin)
 
-    _show(args.out, origin, make)
+    _show(args, origin, make)
 
 
 def _text(args: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def _text(args: argparse.Namespace) -> None:
     digest = hashlib.sha256(json.dumps(text).encode()).hexdigest()
     origin = _origin(args, text=digest, pieces=_vocabulary(args))
     _show(
-        args.out,
+        args,
         origin,
         lambda: prepare.prepare(text, args.out, source, target, _vocabulary(args), origin=origin),
     )
@@ -147,7 +148,7 @@ def _databin(args: argparse.Namespace) -> None:
         splits=sorted(args.split),
     )
     _show(
-        args.out,
+        args,
         origin,
         lambda: databin.import_databin(
             args.folder, args.out, source, target, parts, args.bpe, args.moses, origin
@@ -172,13 +173,17 @@ def _hash(paths: Iterable[Path]) -> str:
     return hashlib.sha256(" ".join(file_hash(path) for path in paths).encode()).hexdigest()
 
 
-def _show(out: Path, origin: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-    """Make the corpus if ``out`` is free, then print what it holds."""
+def _show(args: argparse.Namespace, origin: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+    """Make the corpus if the folder is free, then print what it holds; not if it was there, with --quiet."""
     from harness.corpus.corpus import DECIDING, Corpus
     from harness.corpus.prepare import prepared
     from harness.corpus.splits import near_copies
 
+    out, quiet = args.out, args.quiet
     about = prepared(out, origin)
+    if about is not None and quiet:
+        Corpus.open(out)  # refuses one that is not complete
+        return
     if about is None:
         print(f"preparing {out}", flush=True)
         about = make()
