@@ -22,10 +22,10 @@ def own_folder(folder: Path, maker: str) -> None:
     marker = folder / MARKER
     if _first_line(marker) == mark:
         return
-    if any(folder.iterdir()):
+    if any(path.name != MARKER for path in folder.iterdir()):
         raise NotOurs(
-            f"{folder} holds files that `{maker}` has not made, and would have to overwrite: "
-            "name a new or an empty folder"
+            f"{folder} holds files and no mark that `{maker}` has made them, so that nothing there may be "
+            "overwritten: name a new or an empty folder, or remove this one"
         )
     marker.write_text(f"{mark}\nEverything in this folder may be overwritten.\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from experiments.translations import sentence_statistics
 from grouping import StudyError
 from harness import records
 from harness.files import write_atomically, write_json
-from harness.record import read
+from harness.record import read, read_evaluations
 from harness.records import CellConfig, Evaluation, Failure, Result, SetResult
 
 
@@ -98,17 +98,6 @@ def write(grid: Grid, collected: Collected) -> None:
         options = {"index": False, "compression": "zstd", "use_dictionary": name != SENTENCES}
         write_atomically(grid.folder / name, partial(table.to_parquet, **options))
     write_json(grid.folder / records.SCHEMA, schemas())
-
-
-def read_evaluations(folder: Path) -> list[Evaluation]:
-    """All evaluations of a finished cell. Raises StudyError if one cannot be read."""
-    path = folder / records.EVALUATIONS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [Evaluation.model_validate_json(line) for line in lines]
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} cannot be read ({reason})") from None
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from harness.records import SCHEMA_VERSION, CellConfig
 PLAN = "plan.json"
 MEMORY = ".checkpoints.json"
 #: what to do about a plan that cannot be read
-ANEW = "`olmp grid` with the same plan and --out writes it anew, finished cells stay"
+ANEW = "remove it, `olmp grid` with the same plan and --out writes it anew, and finished cells stay"
 State = Literal["done", "failed", "running", "interrupted", "planned"]
 
 
@@ -84,9 +84,9 @@ class Grid:
             return
         # what begins with a dot may be a plan that was cut off while it was written
         if found := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+            remedy = f"remove {PLAN}, or choose another --out" if found == [PLAN] else "choose another --out"
             raise StudyError(
-                f"{self.folder} is no folder of a grid, and not empty (it has {found[0]}): "
-                "choose another --out"
+                f"{self.folder} is no folder of a grid, and not empty (it has {found[0]}): {remedy}"
             )
 
     def cell_folder(self, cell: PlannedCell) -> Path:
@@ -173,8 +173,9 @@ def state_of(folder: Path) -> State:
         return "planned"
     if claimed(folder):
         return "running"
-    # without an evaluation there is nothing that it would go on from
-    return "interrupted" if (folder / records.EVALUATIONS).exists() else "planned"
+    # otherwise there is nothing that it would go on from
+    begun = (folder / records.EVALUATIONS).exists() or any(folder.glob(f"{records.RETRAINING}*"))
+    return "interrupted" if begun else "planned"
 
 
 def cell_folders(folder: Path) -> list[Path]:

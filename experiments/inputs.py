@@ -86,10 +86,7 @@ class Inputs:
             known[name] = asdict(_load(checkpoint, corpus, self.trust))
             if self.keeps:
                 self.keep()
-        found = known[name]
-        description = found["description"]
-        shapes = {parameter: tuple(shape) for parameter, shape in description["shapes"].items()}
-        return KnownModel(found["content_hash"], ModelDescription(**description | {"shapes": shapes}))
+        return _known_model(known[name])
 
     def keep(self) -> None:
         """Write down what is known of checkpoints, for the next time."""
@@ -102,11 +99,21 @@ class Inputs:
             self._known = {}
             beside = self.memory.parent.parent.glob(f"*/{self.memory.name}")
             for path in (*sorted(beside), self.memory):
-                # only a memory: what is not in it is read again
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                # only a memory: what is not in it, or is damaged, is read again
+                with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
                     found = json.loads(path.read_text(encoding="utf-8"))
-                    self._known |= found["checkpoints"] if found["format"] == FORMAT else {}
+                    checkpoints = found["checkpoints"] if found["format"] == FORMAT else {}
+                    for known in checkpoints.values():
+                        _known_model(known)
+                    self._known |= checkpoints
         return self._known
+
+
+def _known_model(found: dict[str, Any]) -> KnownModel:
+    """A model as it is remembered."""
+    description = found["description"]
+    shapes = {parameter: tuple(shape) for parameter, shape in description["shapes"].items()}
+    return KnownModel(found["content_hash"], ModelDescription(**description | {"shapes": shapes}))
 
 
 def _load(checkpoint: Path, corpus: Path, trust: bool) -> KnownModel:

@@ -44,6 +44,8 @@ from harness.record import cell_name
 from harness.records import CellConfig, configuration
 
 SHIPPED = Path(__file__).parent / "plans"
+#: models that `make baselines` trains
+RECIPES = {path.stem for path in (Path(__file__).parent / "baselines").glob("*.toml")}
 #: fields of a configuration that a plan cannot choose: they follow from the inputs
 DERIVED = {"schema_version", "checkpoint_sha256", "corpus_sha256", "training_sha256", "groups_sha256"}
 SETTINGS = tuple(name for name in CellConfig.model_fields if name not in DERIVED)
@@ -233,7 +235,8 @@ def _setting(settings: Mapping[str, Any], key: str) -> Any:
 
 def _made(model: str) -> str:
     """How a model of another seed is made; nothing where the name says none."""
-    if not (named := re.fullmatch(r"([a-z]+)\.seed(\d+)", model)):
+    named = re.fullmatch(r"([a-z]+)\.seed(\d+)", model)
+    if named is None or named[1] not in RECIPES or named[2] == "1":  # that of seed 1 has no seed in its name
         return ""
     which = f"MODEL={named[1]} SEED={named[2]}"
     return f"; `make baselines {which}` and `make ship {which}` make it"

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from experiments.collect import read_evaluations
 from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from experiments.work import study_of
@@ -16,7 +15,7 @@ from grouping import StudyError, content_hash
 from harness import records
 from harness.files import file_hash
 from harness.masks import pruned_masks, read_masks
-from harness.record import cell_name, read
+from harness.record import cell_name, read, read_evaluations
 from harness.records import CellConfig, Result
 
 #: what every finished cell has

@@ -79,11 +79,13 @@ def labels(table: pd.DataFrame, strategy: Strategy, name: str) -> pd.Series:
     if isinstance(said, pd.Series) and not said.index.equals(table.index):
         raise StudyError(f"grouping {name!r} returned a Series in another order: keep the table's index")
     try:
-        given = [] if isinstance(said, str) else list(said)
+        given = None if isinstance(said, str) else list(said)
     except TypeError:
-        given = []
-    if len(given) != len(table):
-        what = f"{len(given)} labels for {len(table)} blocks" if given else f"a {type(said).__name__}"
+        given = None
+    if given is None or len(given) != len(table):
+        what = f"a value of type {type(said).__name__}"
+        if given is not None:
+            what = f"{len(given)} labels for {len(table)} blocks"
         raise StudyError(
             f"grouping {name!r} returned {what}: it must return a sequence of one label per block"
         )

@@ -140,8 +140,8 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
     ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
     float32 on its own sentences first, one that draws its sentences anew on all of them; there a candidate
     that fails is a step, too, because many do. Where nothing in the archive holds, a search that began at the
-    edge of class-blind pruning backs off along that, as class-blind itself would. Returns knobs, translations
-    and how many failed on confirm.
+    edge of class-blind pruning goes on along that, above the largest that was refused. Returns knobs,
+    translations and how many failed on confirm.
     """
     config = evaluator.config
     resort = np.zeros(len(evaluator.operator.groups)) if last is None else last

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -79,10 +79,17 @@ class Record:
         path = self.folder / records.EVALUATIONS
         if not path.exists():
             return []
-        lines = path.read_bytes().splitlines(keepends=True)
+        evaluations, lines = [], path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-        evaluations = _evaluations(path, lines)
+        for number, line in enumerate(lines, start=1):
+            try:
+                evaluations.append(Evaluation.model_validate_json(line))
+            except ValidationError:
+                raise StudyError(
+                    f"{path}:{number} is damaged or of another version: choose another --out, "
+                    "or remove the lines from there on"
+                ) from None
         write_atomically(path, lambda draft: draft.write_bytes(b"".join(lines)))
         return evaluations
 
@@ -97,7 +104,9 @@ class Record:
             path = self.folder / name
             if not path.is_file() or file_hash(path) != digest:
                 what = "has changed since the cell was finished" if path.is_file() else "is gone"
-                raise StudyError(f"{path} {what}: choose another --out, or remove the folder to run it again")
+                raise StudyError(
+                    f"{path} {what}: put it back, choose another --out, or remove the folder to run it again"
+                )
 
     def append(self, evaluation: Evaluation) -> None:
         self._check()
@@ -153,23 +162,15 @@ class Record:
             self._claim = None
 
 
-def _evaluations(path: Path, lines: Sequence[bytes]) -> list[Evaluation]:
-    evaluations = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            evaluations.append(Evaluation.model_validate_json(line))
-        except ValidationError:
-            raise StudyError(
-                f"{path}:{number} is damaged or of another version: choose another --out, "
-                "or remove the lines from there on"
-            ) from None
-    return evaluations
-
-
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """All evaluations of a finished cell. Raises StudyError where a line is damaged."""
+    """All evaluations of a finished cell. Raises StudyError if one cannot be read."""
     path = folder / records.EVALUATIONS
-    return _evaluations(path, path.read_bytes().splitlines())
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [Evaluation.model_validate_json(line) for line in lines]
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} cannot be read ({reason})") from None
 
 
 def check_folder(folder: Path, config: CellConfig) -> None:

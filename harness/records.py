@@ -14,6 +14,8 @@ SCHEMA_VERSION = 3
 CONFIG = "config.json"
 EVALUATIONS = "evaluations.jsonl"
 RESULT = "result.json"
+#: beginning of the name of a folder in which a round is retrained
+RETRAINING = "retraining-"
 FAILURE = "failure.json"
 MASKS = "masks.npz"
 CHECKPOINT = "pruned.pt"

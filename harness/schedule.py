@@ -30,7 +30,7 @@ from harness.gradual import Gradual
 from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
-from harness.records import CellConfig, Evaluation
+from harness.records import RETRAINING, CellConfig, Evaluation
 from harness.retraining import Retrained, Schedule, retrain
 from harness.sentences import Translated
 
@@ -244,4 +244,4 @@ def _as_many(before: Round, operator: Operator) -> NDArray[np.float64]:
 
 def retraining_folder(number: int | str) -> str:
     """Where a round of a cell is retrained, until the cell is finished."""
-    return f"retraining-{number}"
+    return f"{RETRAINING}{number}"

@@ -158,7 +158,8 @@ def test_a_failed_cell_is_recorded_and_does_not_stop_the_others(planned, tmp_pat
     assert capsys.readouterr().out.endswith("2 failures forgotten: `olmp grid` runs these cells again\n")
     assert [grid.state(cell) for cell in cells] == ["done", "planned", "done", "planned"]
     (grid.cell_folder(cells[1]) / "evaluations.jsonl").touch()
-    assert grid.state(cells[1]) == "interrupted"
+    (grid.cell_folder(cells[3]) / "retraining-1").mkdir()  # gradual trains before its first evaluation
+    assert {grid.state(cells[1]), grid.state(cells[3])} == {"interrupted"}
 
 
 def test_a_cell_beyond_a_limit_has_failed_and_can_be_tried_again(planned, tmp_path):
@@ -416,7 +417,8 @@ def test_a_folder_with_something_else_is_left_alone(toml, tmp_path, capsys, verb
     out.mkdir()
     (out / name).write_text('{"resources": []}')  # another program's plan
     assert cli.main([verb, str(toml('grouping = "layer"')), "--out", str(out)]) == 2
-    said = f"{out} is no folder of a grid, and not empty (it has {name}): choose another --out"
+    remedy = "remove plan.json, or choose another --out" if name == "plan.json" else "choose another --out"
+    said = f"{out} is no folder of a grid, and not empty (it has {name}): {remedy}"
     assert capsys.readouterr().err == f"olmp: error: {said}\n"
     assert [path.name for path in out.iterdir()] == [name]
 
@@ -498,7 +500,7 @@ def test_a_plan_that_is_missing_or_damaged_is_said_without_internals(verb, tmp_p
         err = capsys.readouterr().err
         assert err.startswith("olmp: error: runs/mine/plan.json is damaged")
         assert err.endswith(
-            ": `olmp grid` with the same plan and --out writes it anew, finished cells stay\n"
+            ": remove it, `olmp grid` with the same plan and --out writes it anew, and finished cells stay\n"
         )
 
 

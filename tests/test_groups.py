@@ -144,9 +144,10 @@ def test_strategy_on_the_import_path(table, tmp_path, monkeypatch):
     ("said", "message"),
     [
         (["a", "b"], "returned 2 labels for 3 blocks"),
-        ("abc", "returned a str: it must"),
-        (None, "returned a NoneType: it must"),
-        (5, "returned a int: it must"),
+        ("abc", "returned a value of type str: it must"),
+        (None, "returned a value of type NoneType: it must"),
+        (5, "returned a value of type int: it must"),
+        ([], "returned 0 labels for 3 blocks"),
         (["a", 1, "c"], "returned the label 1"),
         (["a", "", "c"], "returned the label ''"),
         (["a", ["b"], "c"], r"returned the label \['b'\]"),

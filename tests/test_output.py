@@ -23,10 +23,13 @@ def test_a_folder_of_the_user_is_left_alone(results, tmp_path, capsys, verb):
     (docs / "study.md").write_text("mine")
     assert olmp(verb, results, "--out", docs) == 2
     assert capsys.readouterr().err == (
-        f"olmp: error: {docs} holds files that `olmp {verb}` has not made, and would have to overwrite: "
-        "name a new or an empty folder\n"
+        f"olmp: error: {docs} holds files and no mark that `olmp {verb}` has made them, so that nothing "
+        "there may be overwritten: name a new or an empty folder, or remove this one\n"
     )
     assert [(path.name, path.read_text()) for path in docs.iterdir()] == [("study.md", "mine")]
+    (docs / "study.md").unlink()
+    (docs / ".olmp").touch()  # as a kill may leave it
+    assert olmp(verb, results, "--out", docs) == 0
 
 
 @pytest.mark.parametrize("verb", ["tables", "figures"])
@@ -50,7 +53,7 @@ def test_formats_of_figures_share_a_folder_but_tables_have_their_own(results, tm
     drawn = (out / "cells.html").read_text()
     capsys.readouterr()
     assert olmp("tables", results, "--out", out) == 2  # they have a cells.html, too
-    assert "holds files that `olmp tables` has not made" in capsys.readouterr().err
+    assert "no mark that `olmp tables` has made them" in capsys.readouterr().err
     assert (out / "cells.html").read_text() == drawn
 
 

@@ -210,6 +210,9 @@ def test_impossible_settings_and_missing_inputs_are_told_before_anything_runs(sm
         )
         with pytest.raises(StudyError, match=made):
             cells_of(plan(small, {"model": name}), inputs)
+    for name in ("luong.seed1", "gru.seed2"):  # the shipped one, and none that can be made
+        with pytest.raises(StudyError, match="known in .*: luong, rnnsearch, transformer$"):
+            cells_of(plan(small, {"model": name}), inputs)
     with pytest.raises(StudyError, match="is no corpus folder"):
         cells_of(plan(ROOT / "tests", {"model": "rnnsearch"}), inputs)
 

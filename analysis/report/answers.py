@@ -154,7 +154,7 @@ def _compared(
     others = [one for one in entries if one.searches and one.way == winner.way and one != winner]
     for one in (winner, *others):
         cells = rows[(rows["way"] == one.way) & (rows["config.search"] == one.search)]
-        for versus in _versus(one, entries, cells, tests[tests["search"] == one.search]):
+        for versus in _versus(one, entries, cells, tests[tests["search"] == one.search], tuple(found)):
             found.setdefault(versus.role, versus)
     if "shuffled" in found:
         found.pop("other shuffled", None)
@@ -162,13 +162,13 @@ def _compared(
 
 
 def _versus(
-    winner: Entry, entries: list[Entry], cells: pd.DataFrame, tests: pd.DataFrame
+    winner: Entry, entries: list[Entry], cells: pd.DataFrame, tests: pd.DataFrame, roles: Collection[str]
 ) -> Iterator[Versus]:
-    """The comparisons that answer a question, in the order of ``ROLES``."""
+    """The comparisons that answer a question, in the order of ``ROLES``; ``roles`` are answered already."""
     first: dict[str, Entry] = {}
     for other in entries:  # the smallest first
         if other != winner and (not other.searches or other.search == winner.search):
-            first.setdefault(_role(winner, other, first), other)
+            first.setdefault(_role(winner, other, {*roles, *first}), other)
     for role in ROLES:
         if role == "rule" and role in first:
             yield _described(first[role], winner, cells)

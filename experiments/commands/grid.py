@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from experiments.commands.options import planned
-    from experiments.executors import Options, executors
+    from experiments.executors import Options, executors, refuse_failed
     from experiments.executors.slurm import read_site
     from experiments.trackers import check_trackers
     from grouping import StudyError
@@ -87,13 +87,8 @@ def run(args: argparse.Namespace) -> None:
     inputs.keep()
     execute(grid, cells.cells, options)
     states = [grid.state(cell) for cell in cells.cells]
-    failed, done = states.count("failed"), states.count("done")
-    if failed and failed + done == len(states):  # left from before, and not tried again
-        raise StudyError(
-            f"{failed} of {len(states)} cells failed: `olmp status {grid.folder}` says why, "
-            "--retry-failed tries them again"
-        )
-    if done == len(states):
+    if set(states) <= {"done", "failed"}:  # not where SLURM goes on
+        refuse_failed(grid, cells.cells)
         print(
             f"all {len(states)} cells of {args.plan} are done in {grid.folder}: `olmp collect {grid.folder}`"
         )

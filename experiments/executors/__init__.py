@@ -69,6 +69,11 @@ def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> Non
     with Progress(grid, len(cells), len(cells) - len(waiting), jobs) as progress:
         LocalRun(work, jobs, Limits(options.seconds, options.memory_gb), progress, gpus)(waiting)
     # those that had failed before count, too: a rerun that leaves them alone is no success
+    refuse_failed(grid, cells)
+
+
+def refuse_failed(grid: Grid, cells: Sequence[PlannedCell]) -> None:
+    """Raise StudyError if cells have failed."""
     if failed := sum(grid.state(cell) == "failed" for cell in cells):
         raise StudyError(
             f"{failed} of {len(cells)} cells failed: `olmp status {grid.folder}` says why, "

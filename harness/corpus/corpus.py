@@ -62,7 +62,7 @@ class Corpus:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise StudyError(
                 f"{folder} is no corpus folder ({ABOUT} is damaged, or another program's): "
-                "delete it and make it again with `olmp corpus`"
+                f"make one elsewhere with `olmp corpus`, or remove {ABOUT} first"
             ) from None
         except OSError as error:
             raise StudyError(
