@@ -61,8 +61,10 @@ def beginning_lines(config: CellConfig, result: Result, evaluations: Sequence[Ev
     gained = 100 * (min(held) - result.remaining)
     if abs(gained) < 0.05:
         came = "found nothing smaller that holds"
+    elif gained > 0:
+        came = f"ended {gained:.1f} points below"
     else:
-        came = f"ended {abs(gained):.1f} points {'below' if gained > 0 else 'above'}"
+        came = f"ended {-gained:.1f} points above: confirm refused {result.backed_off} that were smaller"
     return [
         f"the search began where class-blind pruning keeps the tolerance on search, at {min(held):.1%} "
         f"remaining ({len(start)} evaluations), and {came}"

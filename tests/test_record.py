@@ -279,7 +279,9 @@ def test_the_summary_shows_the_three_sets_side_by_side():
     (begun,) = beginning_lines(CONFIG, result, [*started, evaluation(4)])
     assert begun.endswith("at 78.5% remaining (4 evaluations), and ended 3.5 points below")
     larger = result.model_copy(update={"remaining": 0.8})
-    assert beginning_lines(CONFIG, larger, started)[0].endswith("and ended 1.5 points above")
+    assert beginning_lines(CONFIG, larger, started)[0].endswith(
+        "and ended 1.5 points above: confirm refused 2 that were smaller"
+    )
     same = result.model_copy(update={"remaining": 0.785})
     assert beginning_lines(CONFIG, same, started)[0].endswith("and found nothing smaller that holds")
     for other in ({"search": "class-blind"}, {"schedule": "retrain"}):
