@@ -6,6 +6,7 @@ BLEU statistics → the constraint *judges* → the archive and the record take 
 *told*. A generation of candidates is asked for at once and judged side by side.
 """
 
+import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 
@@ -139,18 +140,18 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
     The same rule for every search: smallest first, each next one larger by at least
     ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
     float32 on its own sentences first, one that draws its sentences anew on all of them; there a candidate
-    that fails is a step, too, because many do. Where nothing in the archive holds, a search that began at the
-    edge of class-blind pruning goes on along that, above the largest that was refused. Returns knobs,
-    translations and how many failed on confirm.
+    that fails is a step, too, because many do. Where a search began at the edge of class-blind pruning, its
+    models above the edge stand beside the archive: what comes of a search is not larger than a class-blind
+    model that would hold. Returns knobs, translations and how many failed on confirm.
     """
     config = evaluator.config
     resort = np.zeros(len(evaluator.operator.groups)) if last is None else last
-    archive = ((np.array(e.knobs), config.judged_again) for e in evaluator.feasible)
-    below = ((knobs, True) for knobs in _below_start(evaluator, last))
+    archive = ((e.size, np.array(e.knobs), config.judged_again) for e in evaluator.feasible)
+    class_blind = ((size, knobs, True) for size, knobs in _below_start(evaluator, last))
+    by_size = heapq.merge(archive, class_blind, key=lambda candidate: candidate[0])
     last_size, failed = -np.inf, 0
-    for knobs, unsure in itertools.chain(archive, below, [(resort, False)]):
-        size = float(evaluator.operator.size(knobs))
-        if knobs is not resort and size < last_size + BACK_OFF_STEP - ROUNDING:
+    for size, knobs, unsure in itertools.chain(by_size, [(np.inf, resort, False)]):
+        if size < last_size + BACK_OFF_STEP - ROUNDING:
             continue
         if unsure and not evaluator.evaluate(knobs, "exact").feasible:
             last_size = size if config.redraw else last_size
@@ -162,12 +163,16 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
     raise AssertionError("the dense model, or one that held before, is within the tolerance")
 
 
-def _below_start(evaluator: Evaluator, last: NDArray | None) -> Iterator[NDArray]:
-    """Class-blind pruning in steps below the edge where a search of the dense model began; none of a rule."""
+def _below_start(evaluator: Evaluator, last: NDArray | None) -> Iterator[tuple[float, NDArray]]:
+    """Sizes and knobs of class-blind pruning, in steps from the edge where a search of the dense model began.
+
+    A rule has filled its own archive there, and gets none.
+    """
     held = [e.size for e in evaluator.feasible if e.stage == "start"]
     if last is not None or not held or evaluator.config.search in rules.names():
         return
     operator, magnitudes = evaluator.operator, evaluator.operator.magnitudes()
     edge = 1 - min(held)
     for strength in edge - BACK_OFF_STEP * np.arange(1, int(edge / BACK_OFF_STEP) + 1):
-        yield operator.knobs(rules.get("class-blind")(magnitudes, strength))
+        knobs = operator.knobs(rules.get("class-blind")(magnitudes, strength))
+        yield float(operator.size(knobs)), knobs

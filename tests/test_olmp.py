@@ -311,22 +311,24 @@ def test_without_an_archive_the_dense_model_is_the_result(start, greedy_confirm)
 
 
 @pytest.mark.parametrize("search", ["NCS", "class-blind"])
-def test_where_nothing_holds_a_search_backs_off_along_class_blind(start, search):
-    """As class-blind does itself, which has filled its archive; the record claims that half may go."""
+@pytest.mark.parametrize("found", [[], [HARMLESS]])
+def test_a_search_backs_off_along_class_blind_too(start, search, found):
+    """Before what it found that is larger; a rule has its own archive. The record claims that half may go."""
     settings = {"search": search, "tolerance": 0.5, "start": "class-blind"}
-    archive(start(**settings), [0.5], "start")
+    archive(start(**settings), [0.5, *found], "start")
     evaluator = start(**settings)
-    evaluator.evaluate(np.full(2, 0.5), "start")  # replayed, not translated
+    for fraction in (0.5, *found):
+        evaluator.evaluate(np.full(2, fraction), "start")  # replayed, not translated
     knobs, _, failed = confirm(evaluator)
     if search == "class-blind":
-        assert knobs.tolist() == [0, 0]
+        assert knobs.tolist() == 2 * (found or [0])
         return
     operator = evaluator.operator
     size = float(operator.size(knobs))
     assert 0.5 < size < 1
     expected = rules.get("class-blind")(operator.magnitudes(), 1 - size)
     assert np.abs(operator.counts(knobs) - expected).max() <= 1
-    tried = [e for e in evaluator.done[1:] if e.stage == "exact"]
+    tried = [e for e in evaluator.done if e.stage == "exact"]
     np.testing.assert_allclose(np.diff([e.size for e in tried]), BACK_OFF_STEP, atol=1e-6)
     assert [e.knobs for e in tried if e.feasible] == [
         e.knobs for e in evaluator.done if e.stage == "confirm"
