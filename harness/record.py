@@ -20,10 +20,14 @@ from harness.records import CellConfig, Evaluation, Failure, Result
 T = TypeVar("T", bound=BaseModel)
 
 
+#: fields that came later: where they have their default, a cell is named as before there were any
+YOUNGER = ("training_sha256", "round_tolerance", "batch_tokens", "dropout")
+
+
 def cell_name(config: CellConfig) -> str:
     """Readable name and short hash of the whole configuration."""
-    # without a younger field, a cell is named as before there was one
-    left_out = {name for name in ("training_sha256", "round_tolerance") if not getattr(config, name)}
+    fields = CellConfig.model_fields
+    left_out = {name for name in YOUNGER if getattr(config, name) == fields[name].default}
     digest = hashlib.sha256(config.model_dump_json(exclude=left_out).encode()).hexdigest()[:10]
     readable = f"{config.grouping}-{config.search}-{config.tolerance:g}-seed{config.seed}"
     return "".join(c if c.isalnum() or c in "+-._" else "_" for c in readable) + f"-{digest}"

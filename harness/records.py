@@ -88,6 +88,10 @@ class CellConfig(Strict):
         description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
     autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
+    batch_tokens: int = Field(2000, ge=1, description="of a batch of retraining, at most")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of retraining, a fraction; null = that of the dense model's training"
+    )
     distillation: float = Field(
         0.0,
         ge=0,
@@ -159,11 +163,12 @@ class CellConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _distillation_is_a_matter_of_training(self) -> "CellConfig":
-        if self.distillation and self.schedule == "one-shot":
-            raise ValueError(
-                "schedule one-shot trains nothing: leave out distillation, or retrain (iterative, gradual)"
-            )
+    def _what_nothing_is_trained_with_is_left_out(self) -> "CellConfig":
+        for name in ("distillation", "dropout"):
+            if getattr(self, name) != type(self).model_fields[name].default and not self.trains:
+                raise ValueError(
+                    f"schedule one-shot trains nothing: leave out {name}, or retrain (iterative, gradual)"
+                )
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,8 @@ GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
 #: of a job: where its files are
 PLACES = "places"
+#: fairseq's names of the dropout of embeddings and layers
+DROPOUTS = {"dropout", *(f"{side}_dropout_{end}" for side in ("encoder", "decoder") for end in ("in", "out"))}
 #: what fairseq's log says of an epoch, in JSON
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
 #: seconds between two looks at the log
@@ -45,8 +47,9 @@ class Schedule:
 
     ``constant`` epochs have the whole learning rate before it begins to shrink. ``patience``: epochs without
     a lower loss on valid, after which it ends, and the best epoch counts; 0: all are trained, and the last
-    counts. ``distillation`` is the weight of the teacher in the loss. ``max_tokens`` are those of a batch;
-    ``autocast`` is bfloat16 or nothing for float32.
+    counts. ``batch_tokens`` are those of a batch, at most. ``dropout``, a fraction, replaces that of the
+    dense model's training: what is left of a pruned model overfits less (Han et al., 2015, section 3.2).
+    ``distillation`` is the weight of the teacher in the loss. ``autocast`` is bfloat16, or empty for float32.
     """
 
     epochs: int = 5
@@ -54,7 +57,8 @@ class Schedule:
     constant: int = 1
     shrink: float = 0.5
     patience: int = 2
-    max_tokens: int = 2000
+    batch_tokens: int = 2000
+    dropout: float | None = None
     label_smoothing: float = 0.1
     distillation: float = 0.0
     autocast: str = ""
@@ -67,6 +71,10 @@ class Schedule:
             raise StudyError(f"learning-rate {self.learning_rate} is not possible: give more than 0")
         if not 0 <= self.distillation <= 1:
             raise StudyError(f"distillation {self.distillation} is not possible: give a fraction from 0 to 1")
+        if self.batch_tokens < 1:
+            raise StudyError(f"batch-tokens {self.batch_tokens} is not possible: give 1 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise StudyError(f"dropout {self.dropout} is not possible: give a fraction from 0 to below 1")
         if self.autocast not in ("", "bfloat16"):
             raise StudyError(f"autocast {self.autocast!r} is not possible: give bfloat16, or nothing")
 
@@ -81,6 +89,15 @@ class Schedule:
         constant = -(-2 * epochs // 3)
         return cls(epochs, learning_rate, constant=constant, patience=0, **others)
 
+    def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the model that is trained, from those of its checkpoint.
+
+        fairseq's LSTMs have a dropout each for what goes in and what comes out. That of attention and of
+        activations stays what it is.
+        """
+        given = {} if self.dropout is None else dict.fromkeys(DROPOUTS & model.keys(), self.dropout)
+        return {**model, **given}
+
     def arguments(self) -> list[str]:
         """Of fairseq-train."""
         if self.distillation:
@@ -92,7 +109,7 @@ class Schedule:
             *("--lr", str(self.learning_rate), "--lr-scheduler", "fixed"),
             *("--lr-shrink", str(self.shrink), "--force-anneal", str(self.constant + 1)),
             *("--criterion", *criterion, "--label-smoothing", str(self.label_smoothing)),
-            *("--max-tokens", str(self.max_tokens), "--required-batch-size-multiple", "1"),
+            *("--max-tokens", str(self.batch_tokens), "--required-batch-size-multiple", "1"),
             *("--max-epoch", str(self.epochs), "--patience", str(self.patience), "--seed", str(self.seed)),
         ]
 
@@ -208,7 +225,7 @@ def _job(
         PLACES: places,
         "arguments": arguments,
         "training_sha256": corpus.training_hash(),
-        "model": model.state["cfg"]["model"],
+        "model": schedule.settings(model.state["cfg"]["model"]),
         "autocast": schedule.autocast,
         # zeros and all: other masks are another retraining
         "pruned_sha256": hash_weights(model.flat),
@@ -317,7 +334,7 @@ def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:
 
 def _words(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
     """Words of the references that an epoch sees: fairseq leaves out sentences that are too long."""
-    longest = [min(schedule.max_tokens, limit) for limit in model.module.max_positions()]
+    longest = [min(schedule.batch_tokens, limit) for limit in model.module.max_positions()]
     pairs = zip(corpus.source_tokens("train"), corpus.target_tokens("train"), strict=True)
     lengths = ((len(source), len(target)) for source, target in pairs)
     return sum(target for source, target in lengths if source <= longest[0] and target <= longest[1])

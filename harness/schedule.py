@@ -185,7 +185,8 @@ class Rounds:
     def _settings(self) -> dict[str, Any]:
         """What all trainings of a cell have in common."""
         config = self.config
-        return {"autocast": config.autocast, "distillation": config.distillation, "seed": config.seed}
+        names = "batch_tokens", "dropout", "autocast", "distillation", "seed"
+        return {name: getattr(config, name) for name in names}
 
     def _retrain(
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None

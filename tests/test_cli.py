@@ -21,7 +21,7 @@ from harness.records import CellConfig, Evaluation
 OLMP = Path(sys.executable).with_name("olmp")
 PREPARED = ROOT / "data" / "homeassistant.en-de"
 MODEL = ["--corpus", "--trust-checkpoint"]
-RETRAINING = ["--epochs", "--learning-rate", "--autocast", "--distillation"]
+RETRAINING = ["--epochs", "--learning-rate", "--dropout", "--batch-tokens", "--autocast", "--distillation"]
 CELL = ["--grouping", "--operator", "--search", "--tolerance", "--criterion", "--confidence", "--evaluations"]
 CELL += ["--constraint"]
 CELL += [
@@ -79,6 +79,8 @@ UNUSUAL = {
     "round_epochs": 1,
     "round_tolerance": 9.0,
     "learning_rate": 1e-4,
+    "batch_tokens": 500,
+    "dropout": 0.1,
     "autocast": "bfloat16",
     "distillation": 0.5,
     "final_beam": 1,

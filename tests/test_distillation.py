@@ -157,10 +157,12 @@ def test_the_teacher_of_every_round_is_the_dense_model(small, tmp_path):
     assert jobs[0]["pruned_sha256"] != jobs[1]["pruned_sha256"]
 
 
-def test_where_distillation_makes_no_sense(small, tmp_path):
+def test_where_distillation_or_a_dropout_makes_no_sense(small, tmp_path):
     study = Study.open(MODELS / "rnnsearch.pt", small)
     with pytest.raises(StudyError, match="^schedule one-shot trains nothing: leave out distillation"):
         study.config(distillation=0.5)
+    with pytest.raises(StudyError, match="^schedule one-shot trains nothing: leave out dropout"):
+        study.config(dropout=0.0)
     with pytest.raises(StudyError, match=r"^distillation 1\.5 is not possible: "):
         study.config(distillation=1.5, schedule="retrain")
     with pytest.raises(StudyError, match=r"^distillation -0\.5 is not possible: give a fraction"):

@@ -143,7 +143,7 @@ class Stopped(Exception):
 
 def test_an_interrupted_one_ends_the_same(short, tmp_path):
     """Stopped in the second epoch, which has begun between two steps of the law."""
-    schedule = Schedule.gradual(3, 1e-3, max_tokens=30)
+    schedule = Schedule.gradual(3, 1e-3, batch_tokens=30)
 
     def prune(folder, notify=lambda epoch, loss: None):
         study = Study.open(MODELS / "rnnsearch.pt", short)
@@ -175,7 +175,7 @@ def test_moments_of_what_has_gone_are_zero(short, tmp_path):
     study = Study.open(MODELS / "rnnsearch.pt", short)
     gradual = Gradual(study.groups("single"), "class-blind", 0.6, steps=3)
     retrain(
-        *(study.model, {}, study.corpus, tmp_path / "r", Schedule.gradual(1, 1e-3, max_tokens=30)),
+        *(study.model, {}, study.corpus, tmp_path / "r", Schedule.gradual(1, 1e-3, batch_tokens=30)),
         gradual=gradual,
     )
     state = torch.load(tmp_path / "r" / "checkpoint_last.pt", weights_only=False)

@@ -26,7 +26,7 @@ from harness.retraining import LOG, Epoch, Schedule, out_of_patience, retrain, t
 
 QUICK = Schedule(epochs=2, learning_rate=1e-3)
 #: an update for every few sentences, so that an epoch takes its time
-SLOW = Schedule(epochs=3, learning_rate=1e-3, max_tokens=30)
+SLOW = Schedule(epochs=3, learning_rate=1e-3, batch_tokens=30)
 RETRAIN = f"""
 import sys
 from pathlib import Path
@@ -299,14 +299,41 @@ def test_masks_of_another_model_and_foreign_folders_are_refused(finished, study,
 def test_training_that_fails_says_why(finished, study, tmp_path):
     own, folder = study("rnnsearch"), tmp_path / "r"
     with pytest.raises(StudyError, match=r"fairseq-train failed, see .*train.log: .*dataset is empty"):
-        retrain(own.model, masks_of(finished("OnePlusOne")), own.corpus, folder, Schedule(max_tokens=2))
+        retrain(own.model, masks_of(finished("OnePlusOne")), own.corpus, folder, Schedule(batch_tokens=2))
     assert not (folder / "retraining.json").exists()
+
+
+@pytest.mark.parametrize("model", ["rnnsearch", "transformer"])
+def test_a_dropout_of_its_own_is_that_of_embeddings_and_layers(study, model):
+    own = study(model).model.state["cfg"]["model"]
+    assert Schedule().settings(own) == own
+    given = Schedule(dropout=0.0).settings(own)
+    changed = {name for name in given if given[name] != own[name]}
+    recurrent = {f"{side}_dropout_{end}" for side in ("encoder", "decoder") for end in ("in", "out")}
+    assert changed == {"dropout"} | (recurrent if model == "rnnsearch" else set())
+    assert {given[name] for name in changed} == {0.0}
+
+
+def test_fairseq_trains_with_that_dropout_and_such_batches(finished, study, tmp_path):
+    """Its own word for it: what it logs of the model, and how many updates it made."""
+    updates = {}
+    for tokens in (2000, 200):
+        own, folder = study("rnnsearch"), tmp_path / str(tokens)
+        schedule = replace(QUICK, epochs=1, dropout=0.05, batch_tokens=tokens)
+        updates[tokens] = retrain(
+            own.model, masks_of(finished("OnePlusOne")), own.corpus, folder, schedule
+        ).updates
+        log = (folder / LOG).read_text()
+        assert set(re.findall(r"(?:en|de)coder_dropout_(?:in|out)'?[=:] ?([0-9.]+)", log)) == {"0.05"}
+    assert updates[200] > updates[2000]
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"epochs": 0}, "epochs 0 is"),
+        ({"batch_tokens": 0}, "batch-tokens 0 is"),
+        ({"dropout": 1.0}, "dropout 1.0 is"),
         ({"learning_rate": 0}, "learning-rate 0 is"),
         ({"autocast": "x"}, "autocast"),
     ],

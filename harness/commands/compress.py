@@ -129,6 +129,12 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         metavar="X",
         help="weight of the dense model's word distributions in the loss of retraining (default: 0)",
     )
+    cell.add_argument(
+        "--dropout", type=float, metavar="X", help="of retraining (default: that of the model's training)"
+    )
+    cell.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="of a batch of retraining, at most (default: 2000)"
+    )
     cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
 
 

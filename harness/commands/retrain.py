@@ -8,6 +8,8 @@ from harness.commands.options import add_model, use_threads
 
 SUMMARY = "retrain a pruned model, its pruned connections held at zero; rerun resumes"
 RESUMES = True
+#: of the training, by name as they are in a schedule
+SETTINGS = ("batch_tokens", "dropout", "autocast", "distillation", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=5e-4,
         metavar="X",
         help="halved each epoch (%(default)s)",
+    )
+    parser.add_argument(
+        "--dropout", type=float, metavar="X", help="a fraction (default: that of the model's training)"
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="of a batch, at most (default: %(default)s)",
     )
     parser.add_argument(
         "--autocast", default="", metavar="NAME", help="bfloat16: compute in it (default: float32)"
@@ -51,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     use_threads(1)
     schedule = Schedule(
         *(args.epochs, args.learning_rate),
-        **{name: getattr(args, name) for name in ("autocast", "distillation", "seed")},
+        **{name: getattr(args, name) for name in SETTINGS},
     )
     corpus = Corpus.open(args.corpus)
     model = load_model(
