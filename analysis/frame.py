@@ -43,6 +43,8 @@ DERIVED = {
     **{f"sets.{name}.low": f"lower end of sets.{name}.interval, in BLEU points" for name in SETS},
     **{f"sets.{name}.high": f"upper end of sets.{name}.interval, in BLEU points" for name in SETS},
 }
+#: settings that tables of an older version lack, and what they were then
+BEFORE = {"config.batch_tokens": 2000}
 #: what tells cells of one setting apart; every other field of the configuration is part of the setting
 FACTORS = ("schema_version", "checkpoint_sha256", "training_sha256", "groups_sha256", "grouping", "seed")
 
@@ -172,6 +174,7 @@ def _within(tried: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _derived(runs: pd.DataFrame) -> pd.DataFrame:
     require(runs, ["cell", "model", "status"], "the table of runs")
+    runs = runs.fillna({name: value for name, value in BEFORE.items() if name in runs})
     added: dict[str, Any] = {}
     if "remaining" in runs:
         added["sparsity"] = 1 - runs["remaining"]

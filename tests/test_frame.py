@@ -55,6 +55,14 @@ def test_a_cell_of_two_grids_is_one(tmp_path):
     assert failed(runs)["cell"].tolist() == ["luong/gate-NCS-seed9"]  # the other one is finished elsewhere
 
 
+def test_a_setting_that_older_tables_lack_is_what_it_was_then(tmp_path):
+    written(tmp_path / "a", [run(seed=1)])
+    written(tmp_path / "b", [run(seed=2, config__batch_tokens=2000), run(seed=3, config__batch_tokens=500)])
+    runs = Results.of([tmp_path]).runs
+    assert runs.set_index("config.seed")["config.batch_tokens"].to_dict() == {1: 2000, 2: 2000, 3: 500}
+    assert "config.batch_tokens" not in Results.of([tmp_path / "a"]).runs
+
+
 def test_older_tables_lack_columns_and_say_so(tmp_path):
     written(tmp_path / "a", [run(seed=1)])
     older = run(seed=2)
