@@ -141,22 +141,25 @@ def confirm(evaluator: Evaluator, last: NDArray | None = None) -> tuple[NDArray,
     ``BACK_OFF_STEP``, ``last`` or else the dense model last. A search in a lower precision is judged again in
     float32 on its own sentences first, one that draws its sentences anew on all of them; there a candidate
     that fails is a step, too, because many do. Where a search began at the edge of class-blind pruning, its
-    models above the edge stand beside the archive: what comes of a search is not larger than a class-blind
-    model that would hold. Returns knobs, translations and how many failed on confirm.
+    models above the edge are judged as well, in their place by size and without a say in the steps of the
+    archive: what comes of a search is larger by at most a step than a class-blind model that holds. Returns
+    knobs, translations and how many failed on confirm.
     """
     config = evaluator.config
     resort = np.zeros(len(evaluator.operator.groups)) if last is None else last
-    archive = ((e.size, np.array(e.knobs), config.judged_again) for e in evaluator.feasible)
-    class_blind = ((size, knobs, True) for size, knobs in _below_start(evaluator, last))
+    archive = ((e.size, np.array(e.knobs), True) for e in evaluator.feasible)
+    class_blind = ((size, knobs, False) for size, knobs in _below_start(evaluator, last))
     by_size = heapq.merge(archive, class_blind, key=lambda candidate: candidate[0])
     last_size, failed = -np.inf, 0
-    for size, knobs, unsure in itertools.chain(by_size, [(np.inf, resort, False)]):
-        if size < last_size + BACK_OFF_STEP - ROUNDING:
+    for size, knobs, found in itertools.chain(by_size, [(np.inf, resort, False)]):
+        if found and size < last_size + BACK_OFF_STEP - ROUNDING:
             continue
-        if unsure and not evaluator.evaluate(knobs, "exact").feasible:
-            last_size = size if config.redraw else last_size
+        unsure = config.judged_again if found else knobs is not resort
+        holds = not unsure or evaluator.evaluate(knobs, "exact").feasible
+        if found and (holds or config.redraw):
+            last_size = size
+        if not holds:
             continue
-        last_size = size
         if evaluator.evaluate(knobs, "confirm").feasible:
             return knobs, evaluator.translations(knobs, "confirm"), failed
         failed += 1

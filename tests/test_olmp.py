@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -335,6 +336,34 @@ def test_a_search_backs_off_along_class_blind_too(start, search, found):
     ][1:]
     assert evaluator.done[-1].feasible
     assert failed == sum(e.stage == "confirm" for e in evaluator.done) - 1
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+@pytest.mark.parametrize("holding", ["found", "class-blind"])
+def test_neither_series_of_the_back_off_hides_the_other(start, monkeypatch, holding, redraw):
+    """What one of them has that holds is judged, however densely the refused ones of the other lie around it.
+
+    Judgements are given here: all of one series hold from 60 % on, none of the other does.
+    """
+    # three quarters of a step apart, from the edge on
+    fractions = [0.5 - 0.75 * BACK_OFF_STEP * step for step in range(60)]
+    settings = {"start": "class-blind", "evaluations": 100, "redraw": redraw}
+    settings["search_sentences"] = 10 if redraw else None
+    archive(start(**settings), fractions, "start")
+    evaluator = start(**settings)
+    for fraction in fractions:
+        evaluator.evaluate(np.full(2, fraction), "start")  # replayed, not translated
+    found = {evaluator.operator.counts(np.full(2, fraction)).tobytes() for fraction in fractions}
+
+    def judged(knobs, stage):
+        own = "found" if evaluator.operator.counts(knobs).tobytes() in found else "class-blind"
+        holds = own == holding and evaluator.operator.size(knobs) > 0.6
+        return SimpleNamespace(feasible=bool(holds or not knobs.any()))
+
+    monkeypatch.setattr(evaluator, "evaluate", judged)
+    monkeypatch.setattr(evaluator, "translations", lambda knobs, stage: None)
+    knobs, _, _ = confirm(evaluator)
+    assert 0.6 < evaluator.operator.size(knobs) < 0.6 + 2 * BACK_OFF_STEP
 
 
 def test_the_archive_is_sorted_by_size(start):
