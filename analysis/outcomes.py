@@ -24,7 +24,7 @@ PLACE = ["model", "tolerance", "search", "grouping", "setting"]
 #: fields in which class-blind must agree with what it is compared to; the others do not concern a rule
 YARDSTICK = (
     *("checkpoint_sha256", "corpus_sha256", "tolerance", "constraint", "criterion", "confidence"),
-    *("schedule", "round_tolerance", "operator", "vectors", "final_beam"),
+    *("schedule", "round_tolerance", "dropout", "batch_tokens", "operator", "vectors", "final_beam"),
     *("search_sentences", "redraw", "search_beam", "precision"),
 )
 NEEDED = ["remaining", "config.grouping", "config.search", "config.tolerance", "config.seed"]

@@ -78,7 +78,10 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
 
 
 def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:
-    """What a cell takes at most, if it goes as those that are done, or as guessed where there are none."""
+    """What a cell takes at most, if it goes as those that are done, or as guessed where there are none.
+
+    An epoch counts the same, whatever its batches and its teacher.
+    """
     rates = [one for one in spent if not one.given] or [guess]
     budgets = [(1 if config.given else config.evaluations) * fmean(rate.evaluation for rate in rates)]
     if config.tokens is not None:

@@ -249,7 +249,7 @@ class Evaluator:
         if found.stage != stage or found.knobs != knobs.tolist() or found.index != len(self.done):
             raise StudyError(
                 f"evaluation {found.index} in {self.record.folder} is not the one this search asks for: "
-                "it was written by another version; choose another --out"
+                "it was written by another version; choose another --out, or remove the lines from there on"
             )
         return found
 

@@ -88,9 +88,12 @@ class CellConfig(Strict):
         description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
     autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
-    batch_tokens: int = Field(2000, ge=1, description="of a batch of retraining, at most")
+    batch_tokens: int = Field(2000, ge=1, description="tokens of a batch of retraining, at most")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="of retraining, a fraction; null = that of the dense model's training"
+        None,
+        ge=0,
+        lt=1,
+        description="of embeddings and layers in retraining; null = that of the dense model's training",
     )
     distillation: float = Field(
         0.0,
@@ -164,7 +167,7 @@ class CellConfig(Strict):
 
     @model_validator(mode="after")
     def _what_nothing_is_trained_with_is_left_out(self) -> "CellConfig":
-        for name in ("distillation", "dropout"):
+        for name in ("distillation", "dropout", "batch_tokens"):
             if getattr(self, name) != type(self).model_fields[name].default and not self.trains:
                 raise ValueError(
                     f"schedule one-shot trains nothing: leave out {name}, or retrain (iterative, gradual)"

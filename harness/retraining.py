@@ -34,11 +34,13 @@ JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz
 #: of a job: where its files are
 PLACES = "places"
 #: fairseq's names of the dropout of embeddings and layers
-DROPOUTS = {"dropout", *(f"{side}_dropout_{end}" for side in ("encoder", "decoder") for end in ("in", "out"))}
+DROPOUTS = ("dropout", *(f"{side}_dropout_{end}" for side in ("encoder", "decoder") for end in ("in", "out")))
 #: what fairseq's log says of an epoch, in JSON
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
 #: seconds between two looks at the log
 LOOK = 0.2
+#: settings of a cell that are those of its schedule, too, by the same names
+SHARED = ("batch_tokens", "dropout", "autocast", "distillation", "seed")
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class Schedule:
     def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Of the model that is trained, from those of its checkpoint.
 
-        fairseq's LSTMs have a dropout each for what goes in and what comes out. That of attention and of
-        activations stays what it is.
+        fairseq's LSTMs have a dropout each for what goes in and what comes out; a Transformer ignores those.
+        That of attention and of activations stays what it is.
         """
-        given = {} if self.dropout is None else dict.fromkeys(DROPOUTS & model.keys(), self.dropout)
+        given = {} if self.dropout is None else dict.fromkeys(DROPOUTS, self.dropout)
         return {**model, **given}
 
     def arguments(self) -> list[str]:

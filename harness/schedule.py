@@ -31,7 +31,7 @@ from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
 from harness.records import RETRAINING, CellConfig, Evaluation
-from harness.retraining import Retrained, Schedule, retrain
+from harness.retraining import SHARED, Retrained, Schedule, retrain
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -185,8 +185,7 @@ class Rounds:
     def _settings(self) -> dict[str, Any]:
         """What all trainings of a cell have in common."""
         config = self.config
-        names = "batch_tokens", "dropout", "autocast", "distillation", "seed"
-        return {name: getattr(config, name) for name in names}
+        return {name: getattr(config, name) for name in SHARED}
 
     def _retrain(
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None

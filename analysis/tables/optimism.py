@@ -43,13 +43,14 @@ def optimism(results: Results) -> Styler:
 
 
 def _chosen(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Per cell the drop on search and on confirm of what was judged on confirm first.
+    """Per cell the drop on search and on confirm of what the search found and confirm judged first.
 
     One that was searched in a lower precision, or on sentences drawn anew, has the drop of its last
     judgement on search, in float32 and on all sentences. The dense model has none.
     """
     tried = evaluations.assign(knobs=evaluations["knobs"].map(tuple)).sort_values("index")
-    confirmed = tried[tried["stage"] == "confirm"].drop_duplicates("cell")
+    own = tried.loc[tried["stage"].isin(["start", "search"]), ["cell", "knobs"]].drop_duplicates()
+    confirmed = tried[tried["stage"] == "confirm"].merge(own).drop_duplicates("cell")
     searched = tried[tried["stage"] != "confirm"].drop_duplicates(["cell", "knobs"], keep="last")
     found = confirmed.merge(searched, on=["cell", "knobs"], suffixes=(" on confirm", " on search"))
     return found[["cell", "drop on search", "drop on confirm"]]

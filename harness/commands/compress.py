@@ -130,10 +130,16 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         help="weight of the dense model's word distributions in the loss of retraining (default: 0)",
     )
     cell.add_argument(
-        "--dropout", type=float, metavar="X", help="of retraining (default: that of the model's training)"
+        "--dropout",
+        type=float,
+        metavar="X",
+        help="of embeddings and layers in retraining, a fraction (default: that of the model's training)",
     )
     cell.add_argument(
-        "--batch-tokens", type=int, metavar="N", help="of a batch of retraining, at most (default: 2000)"
+        "--batch-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of a batch of retraining, at most; no sentence may be longer (default: 2000)",
     )
     cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
 

@@ -8,8 +8,6 @@ from harness.commands.options import add_model, use_threads
 
 SUMMARY = "retrain a pruned model, its pruned connections held at zero; rerun resumes"
 RESUMES = True
-#: of the training, by name as they are in a schedule
-SETTINGS = ("batch_tokens", "dropout", "autocast", "distillation", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="halved each epoch (%(default)s)",
     )
     parser.add_argument(
-        "--dropout", type=float, metavar="X", help="a fraction (default: that of the model's training)"
+        "--dropout",
+        type=float,
+        metavar="X",
+        help="of embeddings and layers, a fraction (default: that of the model's training)",
     )
     parser.add_argument(
         "--batch-tokens",
         type=int,
         default=2000,
         metavar="N",
-        help="of a batch, at most (default: %(default)s)",
+        help="tokens of a batch, at most; no sentence may be longer (default: %(default)s)",
     )
     parser.add_argument(
         "--autocast", default="", metavar="NAME", help="bfloat16: compute in it (default: float32)"
@@ -58,12 +59,12 @@ def run(args: argparse.Namespace) -> None:
     from harness.model import load_model
     from harness.record import read
     from harness.records import CellConfig
-    from harness.retraining import Schedule, retrain
+    from harness.retraining import SHARED, Schedule, retrain
 
     use_threads(1)
     schedule = Schedule(
         *(args.epochs, args.learning_rate),
-        **{name: getattr(args, name) for name in SETTINGS},
+        **{name: getattr(args, name) for name in SHARED},
     )
     corpus = Corpus.open(args.corpus)
     model = load_model(
