@@ -133,7 +133,8 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         "--dropout",
         type=float,
         metavar="X",
-        help="of embeddings and layers in retraining, a fraction (default: that of the model's training)",
+        help="of embeddings and layers in retraining, a fraction (default: that of the model's training); "
+        "what pruning leaves wants less, by the square root of the remaining fraction (Han et al., 2015)",
     )
     cell.add_argument(
         "--batch-tokens",
