@@ -211,12 +211,14 @@ def test_given_sparsities_are_apart_with_and_without_retraining(tmp_path):
         )
 
     cells = [cell(0.5, "one-shot", 20.0), cell(0.5, "retrain", 29.0), cell(0.75, "iterative", 29.0)]
+    cells.append(cell(0.5, "retrain", 29.5) | {"config.dropout": 0.1, "cell": "luong/less-dropout"})
     with pytest.raises(LeftOut, match="two or more given sparsities"):
         pruned_to(written(tmp_path / "one", [*cells, run()]))
     found = pruned_to(written(tmp_path / "two", [*cells, cell(0.25, "one-shot", 28.0), run()]))
     assert rows(found, "rule", "retraining", "sparsity", "BLEU", "dense BLEU") == [
         ("class-blind", "pruned only", 50.0, 20.0, 30.0),
         ("class-blind", "retrained", 50.0, 29.0, 30.0),
+        ("class-blind", "retrained, dropout 0.1", 50.0, 29.5, 30.0),
         ("class-blind", "pruned only", 25.0, 28.0, 30.0),
     ]
 

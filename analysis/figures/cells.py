@@ -12,6 +12,7 @@ from analysis.tables.published import published_rows
 
 #: what the panel of published results is called
 PUBLISHED = "published, other text"
+RETRAINED, PRUNED_ONLY = "retrained", "pruned only"
 TITLES = {"sparsity": "% of the connections pruned", "drop": "drop of test BLEU (points)"}
 
 
@@ -89,10 +90,17 @@ def cells(results: Results) -> alt.TopLevelMixin:
 
 
 def pruned_to(results: Results) -> pd.DataFrame:
-    """A row per cell that was pruned to a given sparsity: the rule, whether it was retrained, test BLEU."""
+    """A row per cell that was pruned to a given sparsity: the rule, how it was retrained, test BLEU.
+
+    A retraining with a dropout of its own stands apart from one with that of the dense model.
+    """
     rows = placed(results.runs)
     given = column(rows, "sparsity").notna() & column(rows, "schedule").isin(["one-shot", "retrain"])
     rows = rows[given]
+
+    def others(dropout: float | None) -> str:
+        return "" if pd.isna(dropout) else f", dropout {dropout:g}"
+
     if column(rows, "sparsity").nunique() < 2:
         raise LeftOut("no cells are pruned to two or more given sparsities (plan sparsity)")
     return pd.DataFrame(
@@ -101,9 +109,10 @@ def pruned_to(results: Results) -> pd.DataFrame:
             "model": rows["model"],
             "rule": rows["config.search"],
             "classes": rows["config.grouping"],
-            "retraining": (rows["config.schedule"] == "retrain").map(
-                {True: "retrained", False: "pruned only"}
-            ),
+            "retraining": [
+                PRUNED_ONLY if schedule == "one-shot" else RETRAINED + others(dropout)
+                for schedule, dropout in zip(rows["config.schedule"], column(rows, "dropout"), strict=True)
+            ],
             "seed": rows["config.seed"].astype(int),
             "sparsity": 100 * rows["sparsity"],
             "BLEU": rows["sets.test.bleu"],
@@ -120,7 +129,7 @@ def published_points() -> pd.DataFrame:
             "model": PUBLISHED,
             "rule": [row["work"] for row in rows],
             "classes": [f"{row['method']}; {row['model']}; {row['data']}" for row in rows],
-            "retraining": ["retrained" if row["retrained"] else "pruned only" for row in rows],
+            "retraining": [RETRAINED if row["retrained"] else PRUNED_ONLY for row in rows],
             "sparsity": [row["pruned"] for row in rows],
             "BLEU": [row["bleu"] for row in rows],
         }
@@ -136,7 +145,10 @@ def see2016(results: Results) -> alt.TopLevelMixin:
     top = 1.08 * float(data[["BLEU", "dense BLEU"]].max().max())
     y = alt.Y("BLEU:Q", title="test BLEU", scale=alt.Scale(domain=[0, top]))
     base = alt.Chart().encode(x, y, style.colour("rule", rules))
-    dashes = alt.Scale(domain=["retrained", "pruned only"], range=[[1, 0], [3, 2]])
+    others = sorted(set(ours["retraining"]) - {RETRAINED, PRUNED_ONLY})
+    dashes = alt.Scale(
+        domain=[RETRAINED, *others, PRUNED_ONLY], range=[[1, 0], *[[8, 2]] * len(others), [3, 2]]
+    )
     legend = alt.Legend(title="after pruning", **style.LINES)
     lines = base.mark_line(strokeWidth=1.3).encode(
         detail="classes:N",
