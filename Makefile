@@ -49,6 +49,17 @@ $(READY) .venv-analysis/.ready: pyproject.toml requirements.lock $(wildcard harn
 data: $(READY) ## fetch and prepare the text [CORPUS=homeassistant PAIR=en-de; CORPUS=multi30k FROM=folder]
 	$(VENV)/bin/olmp corpus $(CORPUS) --pair $(PAIR) --out $(DATA) $(if $(FROM),--from $(FROM)) $(if $(filter data,$(MAKECMDGOALS)),,--quiet)
 
+WIDE := data/homeassistant-2400.en-de
+.PHONY: data-2400
+data-2400: data ## the default corpus with a search set of 2,418 sentences: search and confirm; test gives half of itself as confirm
+	@mkdir -p $(WIDE).parts
+	for l in en de; do cat data/homeassistant.en-de/bpe/{search,confirm,test}.$$l > $(WIDE).parts/held-out.$$l; done
+	test -d $(WIDE).parts/bin || $(PY) -m fairseq_cli.preprocess -s en -t de --testpref $(WIDE).parts/held-out \
+	  --srcdict data/homeassistant.en-de/bin/dict.en.txt --tgtdict data/homeassistant.en-de/bin/dict.de.txt \
+	  --destdir $(WIDE).parts/bin >/dev/null
+	$(OLMP) corpus databin $(WIDE).parts/bin --bpe data/homeassistant.en-de/bpe.model --out $(WIDE) \
+	  --split 'search=test[:2418]' --split 'confirm=test[2418:3421]' --split 'test=test[3421:]'
+
 .PHONY: baselines
 baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650, DROPOUT=0.1]
 	$(PY) -m experiments.baselines $(if $(MODEL),--model $(MODEL)) --seed $(SEED) \
@@ -81,8 +92,8 @@ watch: $(READY) ## watch a running grid: cells, the best so far, when it will en
 	$(OLMP) watch $(RUNS)
 
 .PHONY: collect
-collect: $(READY) ## gather a grid's cells into tables for the analysis (parquet) [PLAN=smoke]
-	$(OLMP) collect $(RUNS)
+collect: $(READY) ## gather a grid's cells into tables for the analysis (parquet) [PLAN=smoke INTO=results/smoke]
+	$(OLMP) collect $(RUNS) $(if $(INTO),--into $(INTO))
 
 .PHONY: verify
 verify: $(READY) ## check a grid's files, evaluate a random sample of its cells again [PLAN=smoke]

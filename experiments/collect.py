@@ -16,12 +16,13 @@ import pandas as pd
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from experiments.grid import Grid, cell_folders, state_of
+from experiments.grid import PLAN, Grid, cell_folders, state_of
+from experiments.plan import PlannedCell
 from experiments.schema import EVALUATIONS, NESTED, RUNS, SENTENCES, SETS, schemas
 from experiments.translations import sentence_statistics
 from grouping import StudyError
 from harness import records
-from harness.files import write_atomically, write_json
+from harness.files import write_atomically, write_json, write_text
 from harness.record import read, read_evaluations
 from harness.records import CellConfig, Evaluation, Failure, Result, SetResult
 
@@ -49,10 +50,7 @@ def collect(grid: Grid) -> Collected:
     folders = cell_folders(grid.cells_folder)
     if not folders:
         raise StudyError(f"there are no cells in {grid.cells_folder}: run `olmp grid` first")
-    try:
-        cells = grid.planned()
-    except StudyError:
-        cells = []  # folders of cells alone, without a plan
+    cells = _planned(grid)
     planned = {cell.name for cell in cells}
     runs: list[dict[str, Any]] = []
     evaluations, unreadable = _Evaluations(), {}
@@ -84,20 +82,84 @@ def collect(grid: Grid) -> Collected:
     return Collected(table, evaluations.table(), sentences, unreadable, missing)
 
 
-def write(grid: Grid, collected: Collected) -> None:
-    """Write the tables, and the schema of what is in them, into the grid's folder.
+def finished_in(folder: Path) -> frozenset[str]:
+    """The names of the cells that collected results have finished. Raises StudyError where there are none."""
+    runs = _earlier(folder, RUNS)
+    return frozenset(runs.loc[runs["status"] == "done", "cell"])
+
+
+def joined(collected: Collected, folder: Path, grid: Grid) -> tuple[Collected, int]:
+    """What was collected of a grid, and what ``folder`` has besides; and how many cells that adds.
+
+    A cell that is in both is taken from the grid, unless it failed there alone. Raises StudyError where the
+    results in ``folder`` cannot be read.
+    """
+    planned = {cell.name for cell in _planned(grid)}
+    done = collected.runs.loc[collected.runs["status"] == "done", "cell"]
+    runs = _earlier(folder, RUNS)
+    runs = runs[~runs["cell"].isin(done)]
+    runs = runs[(runs["status"] == "done") | ~runs["cell"].isin(collected.runs["cell"])]
+    own = collected.runs[~collected.runs["cell"].isin(runs["cell"])]
+    evaluations, sentences = _earlier(folder, EVALUATIONS), collected.sentences
+    evaluations = evaluations[evaluations["cell"].isin(runs["cell"])]
+    if (folder / SENTENCES).exists():
+        sentences = pd.concat([sentences, _earlier(folder, SENTENCES)]).drop_duplicates("file_sha256")
+    # settings that are younger than the results: cells of then had what is the default now
+    settings = {f"config.{name}": field.default for name, field in CellConfig.model_fields.items()}
+    younger = {name: value for name, value in settings.items() if name not in runs and name in own}
+    runs = runs.assign(planned=runs["cell"].isin(planned), **younger)
+    both = collected._replace(
+        runs=_with_integers(_in_order(own, runs)),
+        evaluations=_in_order(collected.evaluations, evaluations),
+        sentences=sentences,
+    )
+    return both, len(runs)
+
+
+def _in_order(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Rows of several tables in the order of the cells' names."""
+    together = pd.concat([table for table in tables if len(table)])
+    return together.sort_values("cell", kind="stable", ignore_index=True)
+
+
+def _earlier(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / name
+    if not path.exists():
+        raise StudyError(f"there is no {name} in {folder}: name a folder that `olmp collect` has written")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read ({error})") from None
+
+
+def write(folder: Path, collected: Collected) -> None:
+    """Write the tables, and the schema of what is in them, into a folder.
 
     Without statistics of any sentence there is no table of them.
     """
     tables = {RUNS: collected.runs, EVALUATIONS: collected.evaluations, SENTENCES: collected.sentences}
     if collected.sentences.empty:
-        (grid.folder / SENTENCES).unlink(missing_ok=True)
+        (folder / SENTENCES).unlink(missing_ok=True)
         del tables[SENTENCES]
     for name, table in tables.items():
         # statistics are all different, so a dictionary of them is a waste
         options = {"index": False, "compression": "zstd", "use_dictionary": name != SENTENCES}
-        write_atomically(grid.folder / name, partial(table.to_parquet, **options))
-    write_json(grid.folder / records.SCHEMA, schemas())
+        write_atomically(folder / name, partial(table.to_parquet, **options))
+    write_json(folder / records.SCHEMA, schemas())
+
+
+def copy_plan(grid: Grid, folder: Path) -> None:
+    """Put the grid's plan beside tables that are written elsewhere, for those who only read results."""
+    if (plan := grid.folder / PLAN).exists():
+        write_text(folder / PLAN, plan.read_text(encoding="utf-8"))
+
+
+def _planned(grid: Grid) -> list[PlannedCell]:
+    """The cells of the plan; none where there are folders of cells alone."""
+    try:
+        return grid.planned()
+    except StudyError:
+        return []
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
     gives the same ``memory``, so that no result is read twice.
     """
     memory = {} if memory is None else memory
-    left = [cell for cell in cells if not (grid.cell_folder(cell) / records.RESULT).exists()]
+    left = [cell for cell in cells if grid.state(cell) != "done"]
     spent: dict[tuple[str, str], list[Spent]] = {_inputs(cell.config): [] for cell in left}
     for folder in dict.fromkeys((grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells")))):
         missing = {key for key, found in spent.items() if all(one.given for one in found)}

@@ -87,7 +87,9 @@ class CellConfig(Strict):
         allow_inf_nan=False,
         description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
-    autocast: Literal["", "bfloat16"] = Field("", description="precision in which retraining computes")
+    autocast: Literal["", "bfloat16"] = Field(
+        "", description="bfloat16: retraining computes in it, where the processor has it; empty: float32"
+    )
     batch_tokens: int = Field(2000, ge=1, description="tokens of a batch of retraining, at most")
     dropout: float | None = Field(
         None,
@@ -280,6 +282,11 @@ class RetrainingResult(Strict):
     words: int
     seconds: float
     valid_loss: list[float]
+    precision: Literal["bfloat16", "float32"] | None = Field(
+        None,
+        description="in which it computed: float32 also where bfloat16 was asked of a processor without it; "
+        "null before this was recorded",
+    )
 
 
 class RoundResult(Strict):

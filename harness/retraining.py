@@ -24,6 +24,7 @@ from grouping.errors import StudyError
 from harness.checkpoints import BEST, LAST, mend
 from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
+from harness.decoding.linear import multiplies
 from harness.files import write_json
 from harness.gradual import Gradual
 from harness.masks import write_masks
@@ -51,7 +52,8 @@ class Schedule:
     a lower loss on valid, after which it ends, and the best epoch counts; 0: all are trained, and the last
     counts. ``batch_tokens`` are those of a batch, at most. ``dropout``, a fraction, replaces that of the
     dense model's training: what is left of a pruned model overfits less (Han et al., 2015, section 3.2).
-    ``distillation`` is the weight of the teacher in the loss. ``autocast`` is bfloat16, or empty for float32.
+    ``distillation`` is the weight of the teacher in the loss. ``autocast`` is bfloat16, or empty for float32,
+    in which a processor without bfloat16 computes all the same.
     """
 
     epochs: int = 5
@@ -91,6 +93,11 @@ class Schedule:
         constant = -(-2 * epochs // 3)
         return cls(epochs, learning_rate, constant=constant, patience=0, **others)
 
+    @property
+    def precision(self) -> str:
+        """In which this processor computes: bfloat16 only where it multiplies in it."""
+        return self.autocast if self.autocast and multiplies(torch.bfloat16) else "float32"
+
     def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Of the model that is trained, from those of its checkpoint.
 
@@ -121,12 +128,14 @@ class Retrained:
     """What retraining took: updates, words of the references, and seconds; and the loss on valid by epoch.
 
     Seconds are fairseq's, of training and validation, without what a kill has lost and start-up.
+    ``precision`` is that of the passes, on the processor that ended it; None before it was recorded.
     """
 
     updates: int
     words: int
     seconds: float
     valid_loss: list[float]
+    precision: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -185,6 +194,7 @@ def retrain(
                 words=len(epochs) * _words(model, corpus, schedule),
                 seconds=_seconds(folder / LAST),
                 valid_loss=[epoch.valid_loss for epoch in epochs],
+                precision=schedule.precision,
             )
             write_json(folder / DONE, asdict(retrained))
     for name, mask in masks.items():

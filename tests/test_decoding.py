@@ -25,7 +25,7 @@ from harness.model import TranslationModel
 SEEDS = (1, 2, 3)
 BEAMS = (1, 5)
 LIMIT = 20  # words
-INT8 = pytest.param("int8", marks=pytest.mark.skipif(not int8.bits(), reason="no unit for int8"))
+INT8 = pytest.param("int8", marks=pytest.mark.skipif(not int8.unit(), reason="no unit for int8"))
 LOWER = ("bfloat16", INT8)
 BUILDS = ("native", "torch")
 

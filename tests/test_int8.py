@@ -16,11 +16,9 @@ from harness.decoding.linear import Place, fastest_precision
 from harness.environment import processor
 
 CPU = torch.device("cpu")
-#: the unit that multiplies in vectors of so many bits
-UNITS = {512: "avx512_vnni", 256: "avx_vnni"}
 
 
-@pytest.fixture(params=["512", "256", "torch"])
+@pytest.fixture(params=[*int8.UNITS.values(), "torch"])
 def build(request, monkeypatch) -> str:
     """Each way to multiply that this processor has."""
     if request.param == "torch":
@@ -28,9 +26,10 @@ def build(request, monkeypatch) -> str:
         return request.param
     if kernels.library() is None:
         pytest.fail("the native kernels were not built: is there a C compiler?")
-    if not int8.bits() or UNITS[int(request.param)] not in processor()[1]:
-        pytest.skip(f"no {UNITS[int(request.param)]}")
-    monkeypatch.setattr(int8, "bits", lambda: int(request.param))
+    if not int8.unit() or request.param not in processor()[1]:
+        pytest.skip(f"no {request.param}")
+    number = next(number for number, name in int8.UNITS.items() if name == request.param)
+    monkeypatch.setattr(int8, "unit", lambda: number)
     return request.param
 
 
@@ -62,6 +61,18 @@ def test_a_product_is_that_of_whole_numbers(build, shape, bias, after):
     loose = float(x_step.max() * weight.abs().max())
     torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=loose)
     assert (found.double() - expected).norm() < 0.01 * expected.norm()
+
+
+def test_all_units_of_a_processor_give_the_same(monkeypatch):
+    has = [number for number, name in int8.UNITS.items() if int8.unit() and name in processor()[1]]
+    if len(has) < 2:
+        pytest.skip("fewer than two units for int8")
+    x, weight, bias = randn(40, 130).bfloat16(), randn(200, 130, seed=1), randn(200, seed=2)
+    found = []
+    for number in has:
+        monkeypatch.setattr(int8, "unit", lambda number=number: number)
+        found.append(Int8Linear(weight, bias)(x))
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_it_is_close_to_the_product_itself(build):
@@ -96,8 +107,8 @@ def test_pytorch_translates_alike(build, model, tmp_path, monkeypatch):
     _, read = tiny(model, tmp_path)
     rng = np.random.default_rng(0)
     sentences = [np.append(rng.integers(4, 10, size=length), 2) for length in range(30)]
-    bits = int8.bits() or 512
-    monkeypatch.setattr(int8, "bits", lambda: bits)
+    unit = int8.unit() or 1
+    monkeypatch.setattr(int8, "unit", lambda: unit)
     decoding = Decoding(max_len_b=10, precision="int8")
     found = Translator(read, 1, 2).translate(sentences, decoding).hypotheses
     monkeypatch.setattr(kernels, "library", lambda: None)
@@ -111,20 +122,20 @@ def test_int8_is_refused_where_it_cannot_be_had(monkeypatch, tmp_path):
         Place.of(torch.device("cuda"), "int8")
     monkeypatch.setattr(kernels, "library", lambda: None)
     _, read = tiny("lstm", tmp_path)
-    with pytest.raises(StudyError, match="int8 takes an x86 processor with AVX-512 VNNI or AVX-VNNI"):
+    with pytest.raises(StudyError, match="int8 takes an x86 processor with AVX2"):
         Translator(read, 1, 2).translate([np.array([4, 2])], Decoding(precision="int8"))
 
 
 def test_a_cell_in_int8_is_refused_at_its_beginning(studies, tmp_path, monkeypatch):
     study = studies("rnnsearch")
     config = study.config(**QUICK, grouping="component", precision="int8")
-    monkeypatch.setattr(int8, "bits", lambda: 0)
+    monkeypatch.setattr(int8, "unit", lambda: 0)
     monkeypatch.setattr(Translator, "translate", lambda *_: pytest.fail("translates"))
     with pytest.raises(StudyError, match="int8 takes an x86 processor"):
         run_cell(study, config, tmp_path / "cell")
 
 
-@pytest.mark.skipif(not int8.bits(), reason="no unit for int8")
+@pytest.mark.skipif(not int8.unit(), reason="no unit for int8")
 @pytest.mark.parametrize("model", ["transformer", "rnnsearch", "luong"])
 def test_shipped_models_keep_their_bleu(studies, model):
     study = studies(model)
@@ -147,14 +158,14 @@ def test_the_probe_runs_one_thread_whatever_is_set(monkeypatch):
 
 
 def test_a_lower_precision_has_to_be_worth_it(monkeypatch):
-    for bits, float32, bfloat16, whole, expected in [
-        (512, 4.0, 2.0, 1.0, "int8"),
-        (512, 4.0, 2.0, 1.8, "bfloat16"),
-        (512, 2.0, 9.0, 1.0, "int8"),
-        (512, 1.0, 0.9, 0.9, "float32"),
+    for unit, float32, bfloat16, whole, expected in [
+        (3, 4.0, 2.0, 1.0, "int8"),
+        (3, 4.0, 2.0, 1.8, "bfloat16"),
+        (3, 2.0, 9.0, 1.0, "int8"),
+        (3, 1.0, 0.9, 0.9, "float32"),
         (0, 4.0, 2.0, 1.0, "bfloat16"),
     ]:
         taken = {Place(CPU, torch.float32): float32, Place(CPU, torch.bfloat16): bfloat16}
         monkeypatch.setattr(linear, "_seconds", (taken | {Place(CPU, torch.bfloat16, int8=True): whole}).get)
-        monkeypatch.setattr(int8, "bits", lambda bits=bits: bits)
+        monkeypatch.setattr(int8, "unit", lambda unit=unit: unit)
         assert fastest_precision("cpu") == expected

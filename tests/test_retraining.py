@@ -21,6 +21,7 @@ from conftest import QUICK as QUICK_CELL
 from grouping.errors import StudyError
 from harness import cli
 from harness.cell import Study, run_cell
+from harness.decoding.linear import multiplies
 from harness.masks import read_masks, write_masks
 from harness.retraining import LOG, Epoch, Schedule, out_of_patience, retrain, told
 
@@ -58,14 +59,21 @@ def study(small):
     return lambda model: Study.open(MODELS / f"{model}.pt", small)
 
 
+@pytest.mark.parametrize("autocast", ["", "bfloat16"])
 @pytest.mark.parametrize("name", ["NCS", "OnePlusOne"])
-def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, study, tmp_path, name):
+def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, study, tmp_path, name, autocast):
     cell = finished(name)  # a Transformer, tied embeddings and all, and an LSTM
     masks, own = masks_of(cell), study(CELLS[name][0])
     where = pruned(own, masks)
     assert where.any()
     heard = []
-    found = retrain(own.model, masks, own.corpus, tmp_path / "r", QUICK, lambda *epoch: heard.append(epoch))
+    schedule = replace(QUICK, autocast=autocast)
+    found = retrain(
+        own.model, masks, own.corpus, tmp_path / "r", schedule, lambda *epoch: heard.append(epoch)
+    )
+    # a processor without bfloat16 trains as well
+    able = autocast and multiplies(torch.bfloat16)
+    assert found.precision == ("bfloat16" if able else "float32")
     assert not own.model.flat[where].any()
     dense = cell.study.model.flat
     changed = own.model.flat[~where] != dense[~where]

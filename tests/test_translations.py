@@ -57,7 +57,7 @@ def test_the_counts_are_those_of_sacrebleu_and_the_dense_model_is_there_once(gri
 def test_without_the_text_it_is_said_and_there_is_no_table(grid, corpora, tmp_path):
     found = collect(grid)
     assert found.missing == ["4 translations: no plan says where their text is"]
-    write(grid, found)
+    write(grid.folder, found)
     assert not (grid.folder / SENTENCES).exists()
     (other,) = corpora
     table, missing = sentence_statistics(grid, found.runs, {other: tmp_path / "gone"})
@@ -80,7 +80,7 @@ def test_in_another_folder_it_is_said_where_to_run_it(grid, small, finished, tmp
 def test_what_was_counted_once_needs_no_text_again(grid, corpora):
     found = collect(grid)
     table, _ = sentence_statistics(grid, found.runs, corpora)
-    write(grid, found._replace(sentences=table))
+    write(grid.folder, found._replace(sentences=table))
     again = collect(grid)
     assert again.missing == []
     pd.testing.assert_frame_equal(again.sentences, table)

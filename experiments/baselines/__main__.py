@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of initial weights, dropout and batch order")
     parser.add_argument("--jobs", type=int, default=cores(), help="models at a time, a core each")
     parser.add_argument(
-        "--float32", action="store_true", help="no bfloat16: slower, for CPUs without its instructions"
+        "--float32",
+        action="store_true",
+        help="no bfloat16: slower; what a CPU without its instructions does anyway",
     )
     options = parser.parse_args(arguments)
     if options.jobs < 1:

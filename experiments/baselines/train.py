@@ -46,7 +46,7 @@ class Recipe:
 
     name: str
     threads: int
-    #: "bfloat16" or "" for float32
+    #: "bfloat16", where the processor has it, or "" for float32
     autocast: str
     #: of fairseq-train, flags and values in order
     arguments: tuple[str, ...]

@@ -11,7 +11,7 @@ from harness.environment import processor
 FAST = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
     "float16": ("avx512_fp16", "amx_fp16"),
-    "int8": ("avx512_vnni", "avx_vnni"),
+    "int8": ("avx512_vnni", "avx_vnni", "avx2"),
 }
 PACKAGES = ("torch", "ve-fairseq", "fairseq-fixed", "ctranslate2", "numpy", "sacrebleu")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from experiments.commands.options import add_grid
 
@@ -10,22 +11,37 @@ SUMMARY = "gather finished and failed cells of a grid into tables (parquet) for 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="write the tables there, such as results/study; cells that it has and the grid has not are kept "
+        "(default: into the grid's folder, without any others)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from experiments.collect import collect, write
+    from experiments.collect import collect, copy_plan, joined, write
     from experiments.grid import Grid
     from experiments.schema import EVALUATIONS, RUNS, SENTENCES
 
     grid = Grid(args.folder)
+    folder = args.into or grid.folder
     found = collect(grid)
     for name, reason in found.unreadable.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     for reason in found.missing:
         print(f"not in {SENTENCES}: {reason}", file=sys.stderr)
-    write(grid, found)
+    kept = 0
+    if folder != grid.folder:
+        if (folder / RUNS).exists():
+            found, kept = joined(found, folder, grid)
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_plan(grid, folder)
+    write(folder, found)
     print(
-        f"{len(found.runs)} cells in {grid.folder / RUNS}, "
-        f"{len(found.evaluations)} evaluations in {grid.folder / EVALUATIONS}, "
-        f"{len(found.sentences)} translations in {grid.folder / SENTENCES}"
+        f"{len(found.runs)} cells in {folder / RUNS}, "
+        + (f"{kept} of them were there and are not in {grid.folder}, " if kept else "")
+        + f"{len(found.evaluations)} evaluations in {folder / EVALUATIONS}, "
+        f"{len(found.sentences)} translations in {folder / SENTENCES}"
     )

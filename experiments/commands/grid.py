@@ -89,9 +89,9 @@ def run(args: argparse.Namespace) -> None:
     states = [grid.state(cell) for cell in cells.cells]
     if set(states) <= {"done", "failed"}:  # not where SLURM goes on
         refuse_failed(grid, cells.cells)
-        print(
-            f"all {len(states)} cells of {args.plan} are done in {grid.folder}: `olmp collect {grid.folder}`"
-        )
+        into = f" --into {args.done_in}" if args.done_in else ""
+        collect = f"`olmp collect {grid.folder}{into}`"
+        print(f"all {len(states)} cells of {args.plan} are done in {grid.folder}: {collect}")
 
 
 def replaced(grid: "Grid", cells: "Cells") -> str:

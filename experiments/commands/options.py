@@ -20,7 +20,18 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     """The plan, and where its grid is."""
     parser.add_argument("plan", help="name of a shipped plan, a .toml file, or module:function")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the grid's folder (default: runs/<plan>)")
+    add_known(parser)
     add_trust(parser)
+
+
+def add_known(parser: argparse.ArgumentParser) -> None:
+    """Which cells count as done although their folders are not there."""
+    parser.add_argument(
+        "--done-in",
+        type=Path,
+        metavar="FOLDER",
+        help="collected results, such as results/study: cells that are finished there count as done",
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +55,15 @@ def grid_folder(name: str) -> Path:
     return RUNS / name if not Path(name).exists() and (RUNS / name).is_dir() else Path(name)
 
 
+def known(args: argparse.Namespace) -> frozenset[str]:
+    """The cells that count as done. Raises StudyError where there are no collected results."""
+    if args.done_in is None:
+        return frozenset()
+    from experiments.collect import finished_in
+
+    return finished_in(args.done_in)
+
+
 def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:
     """The grid's folder, all cells of its plan, checked, and their inputs; writes nothing but into a grid."""
     from experiments.grid import Grid
@@ -53,7 +73,7 @@ def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:
 
     plan = read_plan(args.plan)
     name = Path(args.plan).stem if args.plan.endswith(".toml") else args.plan.replace(":", ".")
-    grid = Grid(args.out or RUNS / name)
+    grid = Grid(args.out or RUNS / name, known(args))
     grid.refuse_foreign()
     inputs = Inputs(grid.memory, args.trust_checkpoint, keeps=grid.begun)
     try:

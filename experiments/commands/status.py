@@ -3,24 +3,26 @@
 import argparse
 import contextlib
 
-from experiments.commands.options import add_grid
+from experiments.commands.options import add_grid, add_known
 
 SUMMARY = "say how a grid is going, and why cells have failed; reads the folder, from any machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
+    add_known(parser)
     parser.add_argument("--cells", action="store_true", help="list every cell")
 
 
 def run(args: argparse.Namespace) -> None:
+    from experiments.commands.options import known
     from experiments.cost import estimate
     from experiments.grid import Grid, counted
     from experiments.watch import reason
     from grouping import StudyError
     from harness import records
 
-    grid = Grid(args.folder)
+    grid = Grid(args.folder, known(args))
     cells = grid.planned()
     states = [grid.state(cell) for cell in cells]
     for cell, state in zip(cells, states, strict=True):

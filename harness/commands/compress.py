@@ -142,7 +142,11 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="tokens of a batch of retraining, at most; no sentence may be longer (default: 2000)",
     )
-    cell.add_argument("--autocast", metavar="NAME", help="bfloat16: retrain in it (default: float32)")
+    cell.add_argument(
+        "--autocast",
+        metavar="NAME",
+        help="bfloat16: retrain in it, where the processor has it (default: float32)",
+    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

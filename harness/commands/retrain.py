@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a batch, at most; no sentence may be longer (default: %(default)s)",
     )
     parser.add_argument(
-        "--autocast", default="", metavar="NAME", help="bfloat16: compute in it (default: float32)"
+        "--autocast",
+        default="",
+        metavar="NAME",
+        help="bfloat16: compute in it, where the processor has it (default: float32)",
     )
     parser.add_argument(
         "--distillation",

@@ -1,8 +1,9 @@
-/* Matrix products of 8-bit integers, from bfloat16 to bfloat16, for x86 processors with VNNI, on one thread.
+/* Matrix products of 8-bit integers, from bfloat16 to bfloat16, for x86 processors with AVX2, on one thread.
  *
  * Weights are whole numbers from -127 to 127 times a scale for each output. Each row of activations is
- * quantised likewise as it comes, and moved up by 128, because the instruction multiplies unsigned by signed
- * numbers; what that adds to a sum is known beforehand. Four products are added to each 32-bit sum at a time.
+ * quantised likewise as it comes. Four products are added to each 32-bit sum at a time: in one instruction by
+ * VNNI, whose activations are moved up by 128, because it multiplies unsigned by signed numbers (what that
+ * adds to a sum is known beforehand); in four by AVX2. The sums are exact, so all units give the same numbers.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -53,8 +54,8 @@ int arrange_int8(const float *weight, int64_t outs, int64_t ins, int8_t *panels,
     return 0;
 }
 
-/* A row of bfloat16 as whole numbers, 128 more each; returns its scale. */
-INLINE float quantise(const uint16_t *row, int64_t ins, uint8_t *whole) {
+/* A row of bfloat16 as whole numbers, `more` more each; returns its scale. */
+INLINE float quantise(const uint16_t *row, int64_t ins, float more, uint8_t *whole) {
     uint16_t most = 0;
     for (int64_t k = 0; k < ins; k++) {
         uint16_t bits = row[k] & 0x7fff;
@@ -62,7 +63,7 @@ INLINE float quantise(const uint16_t *row, int64_t ins, uint8_t *whole) {
     }
     float steps = per_step(number((uint32_t)most << 16));
     for (int64_t k = 0; k < ins; k++)
-        whole[k] = (uint8_t)bits_of(number((uint32_t)row[k] << 16) * steps + (ROUNDING + 128));
+        whole[k] = (uint8_t)bits_of(number((uint32_t)row[k] << 16) * steps + (ROUNDING + more));
     return number((uint32_t)most << 16) / MOST;
 }
 
@@ -79,9 +80,11 @@ INLINE float quantise(const uint16_t *row, int64_t ins, uint8_t *whole) {
 #define FOUR_TIMES _Pragma("GCC unroll 4")
 #endif
 
+/* An unsigned and a signed number of 8 bits: four products of each lane, added to its sum. */
 #define LANES 16
 #define TALL 6
 #define WIDE 4
+#define MORE 128
 #define NAMED(name) name##_512
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define DOT(sums, x, w) (NAMED(ints))_mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(x), (__m512i)(w))
@@ -90,31 +93,48 @@ INLINE float quantise(const uint16_t *row, int64_t ins, uint8_t *whole) {
 #define LANES 8
 #define TALL 6
 #define WIDE 2
+#define MORE 128
 #define NAMED(name) name##_256
 #define TARGET __attribute__((target("avx2,fma,avxvnni")))
 #define DOT(sums, x, w) (NAMED(ints))_mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(x), (__m256i)(w))
 #include "int8_product.h"
 
-/* The vectors that this processor multiplies whole numbers in, in bits; 0 without such a unit. */
-int int8_bits(void) {
+/* The same of two signed ones, none of them -128: |x| times w with the sign of x; two such products fit 16 bits. */
+#define LANES 8
+#define TALL 4
+#define WIDE 2
+#define MORE 0
+#define NAMED(name) name##_avx2
+#define TARGET __attribute__((target("avx2,fma")))
+TARGET INLINE __m256i dot_avx2(__m256i sums, __m256i x, __m256i w) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+#define DOT(sums, x, w) (NAMED(ints))dot_avx2((__m256i)(sums), (__m256i)(x), (__m256i)(w))
+#include "int8_product.h"
+
+/* What this processor multiplies whole numbers with, the fastest unit of int8.py's UNITS; 0 without any. */
+int int8_unit(void) {
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-        return 512;
+        return 3;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
     unsigned a = 0, b, c, d; /* not every compiler can ask for AVX-VNNI by its name */
-    int known = __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &a, &b, &c, &d);
-    return known && a & 1 << 4 ? 256 : 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1 << 4 ? 2 : 1;
 }
 #else
 #define multiply_512(...) 1 /* never called */
 #define multiply_256(...) 1
+#define multiply_avx2(...) 1
 
-int int8_bits(void) { return 0; }
+int int8_unit(void) { return 0; }
 #endif
 
 /* out [rows, outs] = x [rows, ins] times weights, as `arrange_int8` left them, plus bias, at least 0 if `relu`.
  * `sums`, `scales` and `bias` go on to the end of the last panel. Returns 0, or 1 without memory. */
 int multiply_int8(const uint16_t *x, int64_t rows, int64_t ins, const int8_t *panels, const int32_t *sums,
-                  const float *scales, const float *bias, int64_t outs, int64_t relu, int64_t bits, uint16_t *out) {
-    if (bits == 512) return multiply_512(x, rows, ins, panels, sums, scales, bias, outs, relu, out);
-    return multiply_256(x, rows, ins, panels, sums, scales, bias, outs, relu, out);
+                  const float *scales, const float *bias, int64_t outs, int64_t relu, int64_t unit, uint16_t *out) {
+    if (unit == 3) return multiply_512(x, rows, ins, panels, sums, scales, bias, outs, relu, out);
+    if (unit == 2) return multiply_256(x, rows, ins, panels, sums, scales, bias, outs, relu, out);
+    return multiply_avx2(x, rows, ins, panels, sums, scales, bias, outs, relu, out);
 }

@@ -1,7 +1,7 @@
 """Matrix products of 8-bit integers: weights quantised for each output, activations for each row.
 
-Through the native library (``int8.c``) on processors that multiply them in one instruction. The same in
-PyTorch, which is slow, says what it has to compute.
+Through the native library (``int8.c``) on processors that multiply several of them in one instruction. The
+same in PyTorch, which is slow, says what it has to compute.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,14 @@ PANEL = 64
 MOST = 127
 
 
-def bits() -> int:
-    """Of the vectors in which this processor and the native library multiply; 0 if they do not."""
+#: what the native library multiplies with, by its number there; a faster one has a larger number
+UNITS = {3: "avx512_vnni", 2: "avx_vnni", 1: "avx2"}
+
+
+def unit() -> int:
+    """The fastest of ``UNITS`` that this processor and the native library have; 0 for none."""
     loaded = kernels.library()
-    return 0 if loaded is None else loaded.int8_bits()
+    return 0 if loaded is None else loaded.int8_unit()
 
 
 class Int8Linear:
@@ -42,8 +46,8 @@ class Int8Linear:
         self.bias = torch.zeros(panels * PANEL)
         if bias is not None:
             self.bias[: self.outputs] = bias
-        self.bits = bits()
-        self.native = kernels.library() if self.bits else None
+        self.unit = unit()
+        self.native = kernels.library() if self.unit else None
         weight = weight.detach().float().contiguous()
         if self.native is not None:
             self.weights = torch.zeros(panels, groups, PANEL, 4, dtype=torch.int8)
@@ -61,7 +65,7 @@ class Int8Linear:
             kernels.call(
                 self.native.multiply_int8,
                 *(x.contiguous(), len(x), self.inputs, *weights),
-                *(self.outputs, self.relu, self.bits, out),
+                *(self.outputs, self.relu, self.unit, out),
             )
         else:
             whole, scales = _quantised(x.float())

@@ -15,7 +15,12 @@ TARGET INLINE void tile(const uint8_t *x, int64_t groups, const float *scales_x,
                         int64_t stride, int64_t left) {
     ints total[TALL][WIDE];
     UNROLL for (int v = 0; v < WIDE; v++)
-        UNROLL for (int r = 0; r < high; r++) memcpy(&total[r][v], sums + v * LANES, sizeof(ints));
+        UNROLL for (int r = 0; r < high; r++) {
+            if (MORE)
+                memcpy(&total[r][v], sums + v * LANES, sizeof(ints));
+            else
+                total[r][v] = (ints){0};
+        }
     FOUR_TIMES for (int64_t g = 0; g < groups; g++) {
         ints weight[WIDE];
         UNROLL for (int v = 0; v < WIDE; v++)
@@ -57,7 +62,8 @@ TARGET static int NAMED(multiply)(const uint16_t *x, int64_t rows, int64_t ins, 
     if (!whole) return 1;
     for (int64_t from = 0; from < rows; from += BLOCK) {
         int64_t count = rows - from < BLOCK ? rows - from : BLOCK;
-        for (int64_t r = 0; r < count; r++) scales_x[r] = quantise(x + (from + r) * ins, ins, whole + r * groups * 4);
+        for (int64_t r = 0; r < count; r++)
+            scales_x[r] = quantise(x + (from + r) * ins, ins, MORE, whole + r * groups * 4);
         for (int64_t n = 0; n < outs; n += WIDE * LANES) {
             const int8_t *weights = panels + (n / PANEL * groups * PANEL + n % PANEL) * 4;
             for (int64_t r = 0; r < count; r += TALL) {
@@ -70,7 +76,9 @@ TARGET static int NAMED(multiply)(const uint16_t *x, int64_t rows, int64_t ins, 
                     case 2: TILE(2); break;
                     case 3: TILE(3); break;
                     case 4: TILE(4); break;
+#if TALL > 4
                     case 5: TILE(5); break;
+#endif
                     default: TILE(TALL);
                 }
 #undef TILE
@@ -88,6 +96,7 @@ TARGET static int NAMED(multiply)(const uint16_t *x, int64_t rows, int64_t ins, 
 #undef LANES
 #undef TALL
 #undef WIDE
+#undef MORE
 #undef NAMED
 #undef TARGET
 #undef DOT

@@ -30,10 +30,10 @@ class Place:
             return cls(device, getattr(torch, precision))
         if device.type != "cpu":
             raise StudyError("precision int8 is for CPUs: give bfloat16 or float16 on a GPU")
-        if not int8.bits():
+        if not int8.unit():
             raise StudyError(
-                "precision int8 takes an x86 processor with AVX-512 VNNI or AVX-VNNI, and the native "
-                "kernels, which pip builds with GCC 11 or Clang: give bfloat16 or float32"
+                "precision int8 takes an x86 processor with AVX2, and the native kernels, which pip builds "
+                "with GCC 11 or Clang: give bfloat16 or float32"
             )
         return cls(device, torch.bfloat16, int8=True)
 
@@ -59,6 +59,15 @@ class Place:
         return self.product(weight, bias)
 
 
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies such numbers on this processor: short ones take AVX-512, or a newer AVX2."""
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype is torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return torch.backends.mkldnn.is_available()
+
+
 #: what rounding costs in precision has to be worth it
 WORTHWHILE = 1.3
 
@@ -80,7 +89,7 @@ def fastest_precision(device: str) -> str:
     """
     place = find_device(device)
     lower = ["bfloat16"]
-    if place.type == "cpu" and int8.bits():
+    if place.type == "cpu" and int8.unit():
         lower.append("int8")
     if place.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         lower = ["float16"]
@@ -131,7 +140,7 @@ class Linear:
     ) -> None:
         self.weight, self.bias, self.after = weight, bias, after
         self._arranged, self._fused = None, "none"
-        if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if weight.device.type == "cpu" and multiplies(weight.dtype):
             self._arranged = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
             if after is functional.relu:
                 self.after, self._fused = None, "relu"

@@ -12,8 +12,9 @@ registers no task of its own, so that its checkpoints still say ``translation`` 
   and the epoch in which the process began, so that a resumed training would see other batches: here they
   are always those of the first epoch.
 - ``OLMP_AUTOCAST=bfloat16`` computes forward and backward passes on a CPU in bfloat16, which is 1.5
-  to 2 times faster where the CPU has the instructions. Weights and optimizer state stay float32,
-  as does validation. Training on a GPU is left to fairseq's own ``--fp16`` and ``--bf16``.
+  to 2 times faster where the CPU has the instructions. Where it has not, LSTMs would fail and products
+  take ten times as long, so it computes in float32. Weights and optimizer state are float32, as is
+  validation. Training on a GPU is left to fairseq's own ``--fp16`` and ``--bf16``.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import torch
 from fairseq.tasks.fairseq_task import FairseqTask
 from numpy.typing import NDArray
 
+from harness.decoding.linear import multiplies
 from harness.masks import read_masks
 from harness.workers import die_with_parent
 
@@ -45,9 +47,13 @@ _get_batch_iterator = FairseqTask.get_batch_iterator
 
 
 def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: Any, **options: Any) -> tuple:
-    """fairseq's own training step, under autocast if the model is on a CPU."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on_cpu and AUTOCAST == "bfloat16"):
+    """fairseq's own training step, under autocast if the model is on a CPU that has bfloat16."""
+    short = (
+        AUTOCAST == "bfloat16"
+        and next(model.parameters()).device.type == "cpu"
+        and multiplies(torch.bfloat16)
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=short):
         return _train_step(task, sample, model, *rest, **options)
 
 
