@@ -135,6 +135,9 @@ def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
 
 
 def _tokens(corpus: Corpus, split: str) -> int:
-    """Tokens of the references of a set: fairseq stores ids of a small vocabulary in 2 bytes."""
+    """Tokens of the references of a set: fairseq stores ids of a small vocabulary in 2 bytes.
+
+    A corpus that was never for training has no set for it: 0.
+    """
     path = corpus.folder / "bin" / f"{split}.{corpus.source}-{corpus.target}.{corpus.target}.bin"
-    return path.stat().st_size // 2
+    return path.stat().st_size // 2 if path.exists() else 0

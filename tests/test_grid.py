@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -233,9 +235,6 @@ def test_a_cell_that_another_process_holds_is_waited_for(planned, tmp_path, capf
 
 
 def test_changed_inputs_are_noticed(planned, small, tmp_path):
-    import shutil
-    from dataclasses import replace
-
     corpus = tmp_path / "corpus"
     shutil.copytree(small, corpus)
     cells = [replace(cell, corpus=corpus) for cell in planned({"grouping": "component"})]
@@ -352,6 +351,16 @@ def test_the_cost_is_that_of_finished_cells(done, planned):
     assert estimate(grid, again).hours == pytest.approx((2 * 4 * each + other + 3 * epoch) / 3600)
     assert estimate(Grid(grid.folder / "none"), more).measured == 0
     assert estimate(grid, cells).hours == 0
+
+
+def test_a_corpus_that_was_never_for_training_has_a_cost(planned, small, tmp_path):
+    """One made of a data-bin has the sets that are asked for alone."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small, corpus)
+    for path in (corpus / "bin").glob("train.*"):
+        path.unlink()
+    cells = [replace(cell, corpus=corpus) for cell in planned({"grouping": "component"})]
+    assert estimate(Grid(tmp_path / "grid"), cells).hours > 0
 
 
 def test_the_cost_of_training_is_apart_from_that_of_evaluations(done, planned):
