@@ -119,9 +119,10 @@ def test_a_precision_counts_where_the_processor_has_it(monkeypatch):
     for units, expected in {
         "avx512_bf16": ["bfloat16"],
         "avx_vnni": ["int8"],
+        "avx2": ["int8"],
         "avx512_fp16": ["float16"],
     }.items():
-        monkeypatch.setattr(machine, "machine", lambda cores, units=units: {"flags": ["avx2", units]})
+        monkeypatch.setattr(machine, "machine", lambda cores, units=units: {"flags": ["amx_tile", units]})
         assert [p for p in every if machine.multiplies(p)] == ["float32", *expected]
 
 

@@ -215,7 +215,7 @@ def test_a_retrained_model_has_to_hold_on_search_and_on_confirm(study, tmp_path)
 
 def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tmp_path):
     few = {"evaluations": 14, "search": "CMA", "start": "class-blind", "seed": 3, "learning_rate": 2e-3}
-    own = {"schedule": "iterative", "epochs": 2, "round_epochs": 1, "tolerance": 4.0, "round_tolerance": 35.0}
+    own = {"schedule": "iterative", "epochs": 2, "round_epochs": 1, "tolerance": 4.0, "round_tolerance": 12.0}
     cell = run(study, tmp_path / "cell", **few | own)
     result, evaluations = cell.result, cell.evaluations()
     loose, *retrained = result.rounds
@@ -227,7 +227,7 @@ def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tm
         drops = [e.drop for e in judged if e.stage in ("exact", "confirm")]
         assert one.counts == all(drop <= 4 for drop in drops)
     # in the last round, which no retraining follows, and in a closing one the tolerance is that of the result
-    allowed = {0: 35, 1: 35, 2: 4, 3: 4}
+    allowed = {0: 12, 1: 12, 2: 4, 3: 4}
     judged = [e for e in evaluations if e.how == "translated"]
     assert {e.round for e in judged} == set(allowed)
     assert all(e.feasible == (e.drop <= allowed[e.round]) for e in judged)
@@ -239,7 +239,7 @@ def test_where_nothing_comes_back_the_model_without_retraining_is_the_result(stu
     few = {"evaluations": 14, "start": "class-blind", "tolerance": 4.0}
     pruned = run(study, tmp_path / "pruned", **few).result
     ruinous = {"schedule": schedule, "epochs": 2, "round_epochs": 1, "learning_rate": 10.0}
-    cell = run(study, tmp_path / "ruined", round_tolerance=35.0, **few | ruinous)
+    cell = run(study, tmp_path / "ruined", round_tolerance=10.0, **few | ruinous)
     result = cell.result
     *lost, last = result.rounds
     assert not any(one.counts for one in lost)
