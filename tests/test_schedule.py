@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, QUICK, Finished, read_evaluations
+from conftest import MODELS, QUICK, Finished, one_at_a_time, read_evaluations
 
 from grouping.errors import StudyError
 from harness.cell import Study, run_cell
@@ -317,11 +317,17 @@ class Stopped(Exception):
     """An interruption in the middle of a cell."""
 
 
-@pytest.mark.parametrize("when", [(0, 3), (1, 0), (1, 3)])
-def test_an_interrupted_schedule_ends_the_same(study, tmp_path, when):
+@pytest.fixture(scope="session")
+def whole(small, shared) -> Finished:
+    """An iterative cell that nothing interrupted, once for all."""
     settings = {"schedule": "iterative", "epochs": 1, "round_epochs": 1}
-    config = study.config(**SETTINGS | settings)
-    whole = run(study, tmp_path / "whole", **settings)
+    with one_at_a_time(shared / "iterative"):
+        return run(Study.open(MODELS / "rnnsearch.pt", small), shared / "iterative", **settings)
+
+
+@pytest.mark.parametrize("when", [(0, 3), (1, 0), (1, 3)])
+def test_an_interrupted_schedule_ends_the_same(study, whole, tmp_path, when):
+    config = whole.config
 
     def stop(evaluation) -> None:
         if (evaluation.round, evaluation.index) == when:
@@ -337,6 +343,6 @@ def test_an_interrupted_schedule_ends_the_same(study, tmp_path, when):
     for one, other in zip(found.rounds, whole.result.rounds, strict=True):
         assert one.held == other.held
     assert [e.knobs for e in read_evaluations(folder)] == [e.knobs for e in whole.evaluations()]
-    with np.load(folder / "masks.npz") as mine, np.load(tmp_path / "whole" / "masks.npz") as theirs:
+    with np.load(folder / "masks.npz") as mine, np.load(whole.folder / "masks.npz") as theirs:
         assert all(np.array_equal(mine[name], theirs[name]) for name in theirs.files)
     assert json.loads((folder / "config.json").read_text())["schedule"] == "iterative"
