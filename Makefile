@@ -30,7 +30,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 
 .PHONY: help
 help: ## list the targets and their variables
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## install everything into .venv [PYTHON=python3.12 PIP_ARGS="--extra-index-url …"]

@@ -35,7 +35,9 @@ def main() -> None:
     planned = cells_of(plan, inputs)
     grid.write_plan(planned)  # so that status, collect and verify know the folder
     inputs.keep()
-    print("Two trained models, searched side by side; a few minutes.", flush=True)
+    print(
+        f"Two trained models, searched side by side; some minutes (`olmp watch {grid.folder}`).", flush=True
+    )
     run_local(grid, planned.cells, Options(jobs=args.jobs, keep_checkpoints=True))
     for cell in planned.cells:
         folder = grid.cell_folder(cell)

@@ -108,6 +108,8 @@ def read_plan(name: str) -> Plan:
     if ":" in name:
         return _from_function(name)
     path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
+    if not path.is_file() and name.endswith(".toml"):
+        raise StudyError(f"there is no file {path}: give the name of a shipped plan, or a path that exists")
     if not path.is_file():
         known = sorted(path.stem for path in SHIPPED.glob("*.toml"))
         nearest = difflib.get_close_matches(name, known, n=1)

@@ -59,8 +59,9 @@ def beginning_lines(config: CellConfig, result: Result, evaluations: Sequence[Ev
     if config.schedule != "one-shot" or config.search in rules.names() or not held:
         return []
     gained = 100 * (min(held) - result.remaining)
+    searched = any(e.stage == "search" for e in evaluations)
     if abs(gained) < 0.05:
-        came = "found nothing smaller that holds"
+        came = "found nothing smaller that holds" if searched else "its budget ended there"
     elif gained > 0:
         came = f"ended {gained:.1f} points below"
     else:

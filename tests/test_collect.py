@@ -33,6 +33,11 @@ def test_another_machine_goes_on_from_collected_results(small, tmp_path, capsys)
     cli.main(["grid", str(first), "--out", str(here.folder), "--jobs", "1"])
     assert cli.main(["collect", str(here.folder), "--into", str(results)]) == 0
     assert "2 cells in" in capsys.readouterr().out
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "plan.json").write_text("mine")
+    assert cli.main(["collect", str(here.folder), "--into", str(tmp_path / "docs")]) == 2
+    assert "holds no results, and is not empty (it has plan.json)" in capsys.readouterr().err
+    assert (tmp_path / "docs" / "plan.json").read_text() == "mine"
     before = tables(results)
     pd.testing.assert_frame_equal(before[0], collect(here).runs.set_index("cell").sort_index())
     assert not (here.folder / RUNS).exists()
@@ -45,7 +50,7 @@ def test_another_machine_goes_on_from_collected_results(small, tmp_path, capsys)
         assert cli.main(arguments) == 0
     said = capsys.readouterr().out
     assert "1 done, 1 planned" in said
-    assert "all 2 cells" in said
+    assert f"are done in {there.folder}, 1 of them in {results}: `olmp collect" in said
     (new,) = there.cells_folder.glob("*/*")
     assert new.name.startswith("gate-")
     for known, expected in ([], "1 done, 1 planned"), (["--done-in", str(results)], "2 done"):

@@ -284,7 +284,9 @@ def test_the_summary_shows_the_three_sets_side_by_side():
         "and ended 1.5 points above: confirm refused 2 that were smaller"
     )
     same = result.model_copy(update={"remaining": 0.785})
-    assert beginning_lines(CONFIG, same, started)[0].endswith("and found nothing smaller that holds")
+    found = [*started, evaluation(4).model_copy(update={"stage": "search"})]
+    assert beginning_lines(CONFIG, same, found)[0].endswith("and found nothing smaller that holds")
+    assert beginning_lines(CONFIG, same, started)[0].endswith("and its budget ended there")
     for other in ({"search": "class-blind"}, {"schedule": "retrain"}):
         assert beginning_lines(CONFIG.model_copy(update=other), result, started) == []
     assert beginning_lines(CONFIG, result, started[:1]) == []  # or begun at the dense model

@@ -20,6 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Raise StudyError for a folder of something else than results, before anything is written into it."""
+    from experiments.schema import RUNS
+    from grouping import StudyError
+
+    if folder.is_dir() and not (folder / RUNS).exists() and (found := sorted(folder.iterdir())):
+        raise StudyError(
+            f"{folder} holds no results, and is not empty (it has {found[0].name}): choose another --into"
+        )
+
+
 def run(args: argparse.Namespace) -> None:
     from experiments.collect import collect, copy_plan, joined, write
     from experiments.grid import Grid
@@ -27,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
 
     grid = Grid(args.folder)
     folder = args.into or grid.folder
+    if folder != grid.folder:
+        refuse_foreign(folder)
     found = collect(grid)
     for name, reason in found.unreadable.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)

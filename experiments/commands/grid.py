@@ -89,9 +89,11 @@ def run(args: argparse.Namespace) -> None:
     states = [grid.state(cell) for cell in cells.cells]
     if set(states) <= {"done", "failed"}:  # not where SLURM goes on
         refuse_failed(grid, cells.cells)
+        elsewhere = sum(cell.name in grid.known for cell in cells.cells)
+        beside = f", {elsewhere} of them in {args.done_in}" if elsewhere else ""
         into = f" --into {args.done_in}" if args.done_in else ""
         collect = f"`olmp collect {grid.folder}{into}`"
-        print(f"all {len(states)} cells of {args.plan} are done in {grid.folder}: {collect}")
+        print(f"all {len(states)} cells of {args.plan} are done in {grid.folder}{beside}: {collect}")
 
 
 def replaced(grid: "Grid", cells: "Cells") -> str:

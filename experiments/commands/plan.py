@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     if states.count("done") < len(states):
         found = estimate(grid, cells.cells)
         ones = "finished one" if found.measured == 1 else f"{found.measured} finished ones"
-        basis = f"as the {ones} took" if found.measured else "a guess, none is done yet"
+        basis = f"as the {ones} took" if found.measured else "a guess, none is done here or beside it"
         print(f"about {found.hours:.2f} cell-hours left ({basis}); a cell takes one core")
         if args.jobs:
             print(f"with {args.jobs} cells side by side about {found.elapsed(args.jobs):.2f} hours")

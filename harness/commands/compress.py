@@ -164,6 +164,13 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         raise StudyError(
             f"--precision {given['precision']} is not possible: give {', '.join(PRECISIONS)}, or auto"
         )
+    elif given["precision"] == "bfloat16" and args.device == "cpu":
+        import torch
+
+        from harness.decoding.linear import multiplies
+
+        if not multiplies(torch.bfloat16):
+            print("this processor has no bfloat16: it takes longer than float32 does", file=sys.stderr)
     if given["constraint"] == "likelihood" and given["tolerance"] is None:
         raise StudyError(
             "--constraint likelihood wants its own --tolerance, in nats per token: "

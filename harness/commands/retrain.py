@@ -86,6 +86,10 @@ def run(args: argparse.Namespace) -> None:
         found = retrain(model, masks, corpus, args.out, schedule, ended, teacher=model.flat.clone())
     model.save(args.out / "retrained.pt")
     losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
-    print(f"{found.epochs} epochs, {found.updates} updates, {found.words:,} words, {found.seconds:.0f} s")
+    how = f" in {found.precision}" if found.precision else ""
+    if args.autocast and found.precision == "float32":
+        how += ", since this processor has no bfloat16"
+    took = f"{found.words:,} words, {found.seconds:.0f} s{how}"
+    print(f"{found.epochs} epochs, {found.updates} updates, {took}")
     print(f"loss on valid: {losses}")
     print(f"written to {args.out / 'retrained.pt'}: `olmp evaluate` says its BLEU")
