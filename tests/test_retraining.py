@@ -369,7 +369,8 @@ def test_the_command_retrains_a_cell(finished, small, tmp_path, capsys):
     command = ["retrain", str(MODELS / "rnnsearch.pt"), "--corpus", str(small), "--cell", str(cell.folder)]
     assert cli.main([*command, "--out", str(out), "--epochs", "1"]) == 0
     shown = capsys.readouterr().out
-    assert re.match(r"1 epochs, 1 updates, \d+ words, \d+ s in float32\nloss on valid: \d\.\d+\nwritten to", shown)
+    took = r"1 epochs, 1 updates, \d+ words, \d+ s in float32"
+    assert re.match(took + r"\nloss on valid: \d\.\d+\nwritten to", shown)
     assert json.loads((out / "retraining.json").read_text())["updates"] == 1
     assert (
         cli.main(["evaluate", str(out / "retrained.pt"), "--corpus", str(small), "--split", "confirm"]) == 0
