@@ -54,9 +54,9 @@ WIDE := data/homeassistant-2400.en-de
 data-2400: data ## the default corpus with a search set of 2,418 sentences: search and confirm; test gives half of itself as confirm
 	@mkdir -p $(WIDE).parts
 	for l in en de; do cat data/homeassistant.en-de/bpe/{search,confirm,test}.$$l > $(WIDE).parts/held-out.$$l; done
-	test -d $(WIDE).parts/bin || $(PY) -m fairseq_cli.preprocess -s en -t de --testpref $(WIDE).parts/held-out \
+	test -d $(WIDE).parts/bin || { $(PY) -m fairseq_cli.preprocess -s en -t de --testpref $(WIDE).parts/held-out \
 	  --srcdict data/homeassistant.en-de/bin/dict.en.txt --tgtdict data/homeassistant.en-de/bin/dict.de.txt \
-	  --destdir $(WIDE).parts/bin >/dev/null
+	  --destdir $(WIDE).parts/bin.part >/dev/null && mv $(WIDE).parts/bin.part $(WIDE).parts/bin; }
 	$(OLMP) corpus databin $(WIDE).parts/bin --bpe data/homeassistant.en-de/bpe.model --out $(WIDE) \
 	  --split 'search=test[:2418]' --split 'confirm=test[2418:3421]' --split 'test=test[3421:]'
 
