@@ -12,13 +12,17 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 PAD, EOS = 1, 2
 
 
-@pytest.fixture(params=["native", "torch"], autouse=True)
+@pytest.fixture(params=[*kernels.WIDTHS, "torch"], autouse=True)
 def build(request, monkeypatch) -> str:
     if request.param == "torch":
         monkeypatch.setattr(kernels, "library", lambda: None)
-    elif kernels.library() is None:
+        return "torch"
+    if kernels.library() is None:
         pytest.fail("the native kernels were not built: is there a C compiler?")
-    return request.param
+    if request.param > kernels.lanes():
+        pytest.skip("no AVX-512")
+    monkeypatch.setattr(kernels, "lanes", lambda: request.param)
+    return "native"
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """What decoding does besides matrix products: attention, normalisation, the best words, an LSTM's gates.
 
-On a CPU through a small native library (``kernels.c``), which pip builds where there is a compiler;
+On a CPU through a small native library (``kernels.h``), which pip builds where there is a compiler;
 elsewhere, and on a GPU, the same in PyTorch. Results are equal up to rounding.
 """
 
@@ -15,11 +15,12 @@ from torch.nn import functional
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 #: what `best` may choose: any word, any but an ending (the first word), only an ending (the last)
 ANY, FIRST, LAST = 0, 1, 2
-
+#: numbers in a vector of the library: the smaller one runs on any processor, the larger one with AVX-512
+WIDTHS = (8, 16)
 
 #: what each function of the library takes: addresses (p), int64 (i), float (f)
-_TAKES = {"store": "pipipii", "arrange_int8": "piippp", "multiply_int8": "piippppiiip"}
-#: and those that there are for each type
+_TAKES = {"lanes": "", "store": "pipipii", "arrange_int8": "piippp", "multiply_int8": "piippppiiip"}
+#: and those that there are for each type and width of vectors
 _TYPED = {
     "attend": "pippippipiiifp",
     "best": "piipiiipp",
@@ -39,7 +40,13 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(found.origin)
     except OSError:  # built for another machine
         return None
-    typed = {f"{name}_{suffix}": takes for name, takes in _TYPED.items() for suffix in _NAMES.values()}
+    typed = {
+        f"{name}_{suffix}_{width}": takes
+        for name, takes in _TYPED.items()
+        for suffix in _NAMES.values()
+        for width in WIDTHS
+        if width <= loaded.lanes()
+    }
     for name, takes in (_TAKES | typed).items():
         getattr(loaded, name).argtypes = [_KINDS[kind] for kind in takes]
     return loaded
@@ -49,7 +56,14 @@ def _native(name: str, like: torch.Tensor):
     loaded = library()
     if loaded is None or like.device.type != "cpu" or like.dtype not in _NAMES:
         return None
-    return getattr(loaded, f"{name}_{_NAMES[like.dtype]}")
+    return getattr(loaded, f"{name}_{_NAMES[like.dtype]}_{lanes()}")
+
+
+def lanes() -> int:
+    """Numbers in a vector, one of ``WIDTHS``: as many as in a register of this processor."""
+    loaded = library()
+    assert loaded is not None
+    return loaded.lanes()
 
 
 def call(function, *arguments) -> None:
