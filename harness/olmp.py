@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from grouping.errors import StudyError
 from harness.evaluator import BudgetSpent, Evaluator
 from harness.records import DENSE, CellConfig
-from harness.search.optimisers import generation, make_optimiser, refuses, release
 from harness.search.rules import rules
 from harness.search.scan import scan_then_bisect
 from harness.sentences import Translated
@@ -40,6 +39,8 @@ def check_search(config: CellConfig, knobs: int) -> None:
             f"or name a search-free rule ({', '.join(known)})"
         )
     if config.search not in known:
+        from harness.search.optimisers import make_optimiser, release  # nevergrad takes seconds to import
+
         release(make_optimiser(config.search, np.zeros(knobs), config.sigma, config.evaluations, config.seed))
 
 
@@ -115,6 +116,8 @@ def _feasible(candidates: Iterable[NDArray], evaluator: Evaluator) -> list[bool]
 
 
 def _optimise(start: NDArray, evaluator: Evaluator) -> None:
+    from harness.search.optimisers import generation, make_optimiser, refuses, release
+
     config, operator = evaluator.config, evaluator.operator
     left = max(1, config.evaluations - len(evaluator.done))
     optimiser = make_optimiser(config.search, start, config.sigma, budget=left, seed=config.seed)
