@@ -6,7 +6,7 @@ import signal
 _before = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import experiments.work  # noqa: E402, F401
-import harness.cell  # noqa: E402, F401
+import harness.cell  # noqa: E402
 import harness.search.optimisers  # noqa: E402, F401
 from harness.model import import_fairseq  # noqa: E402
 
