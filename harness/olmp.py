@@ -116,6 +116,7 @@ def _feasible(candidates: Iterable[NDArray], evaluator: Evaluator) -> list[bool]
 
 
 def _optimise(start: NDArray, evaluator: Evaluator) -> None:
+    # nevergrad, as above
     from harness.search.optimisers import generation, make_optimiser, refuses, release
 
     config, operator = evaluator.config, evaluator.operator

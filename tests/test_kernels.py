@@ -1,11 +1,15 @@
 """The native kernels against PyTorch's own operators, in both precisions."""
 
+import _ctypes
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional
 
+from grouping.errors import StudyError
 from harness.decoding import kernels
-from harness.decoding.kernels import ANY, FIRST, LAST, attend, best, lstm_cell, norm, store
+from harness.decoding.kernels import ANY, FIRST, LAST, attend, best, library, lstm_cell, norm, store
 
 TYPES = (torch.float32, torch.bfloat16)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -126,3 +130,11 @@ def test_rows_are_stored_at_their_entries(dtype):
     store(rows, memory, torch.tensor(entries))
     assert torch.equal(memory[entries], rows)
     assert not memory[[1, 2, 4, 5, 7]].any()
+
+
+def test_a_library_of_another_version_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        kernels.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=_ctypes.__file__)
+    )
+    with pytest.raises(StudyError, match="run `make setup`"):
+        library.__wrapped__()

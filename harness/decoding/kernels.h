@@ -4,13 +4,35 @@
  * leaves the batch or a beam is dropped. These read each row's keys and values where they stand.
  * `half` says whether the arrays of weights and activations hold bfloat16 (1) or float32 (0); sums are
  * float32 in both. Everything is inlined into each exported function with `half` known, so that the
- * compiler vectorises either. It is compiled once for vectors of 16 numbers and once for those of 8 (LANES),
- * as wide as a register of the processor (TARGET): wider ones it would take apart in memory.
+ * compiler vectorises either. They are compiled for vectors of 16 numbers and of 8 (LANES): what is wider than a
+ * register of the processor (TARGET) GCC takes apart in memory.
  */
 #include "vectors.h"
 
 #define BLOCK 64
 #define STRIP 2 /* pairs of vectors of a head that are summed at a time, in registers */
+
+/* e^x to about one unit in the last place: 2^n times a polynomial on |r| <= ln 2 / 2 (Cephes). */
+INLINE float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float n = rintf(x * 1.44269504f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &p, sizeof bits);
+    bits += (int32_t)((uint32_t)(int32_t)n << 23);
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 INLINE float largest(const void *row, int64_t from, int64_t to, int half) {
     float most = -INFINITY, lanes[LANES];
@@ -25,7 +47,7 @@ INLINE float largest(const void *row, int64_t from, int64_t to, int half) {
     return most;
 }
 
-/* Products of one vector with LANES others, which begin at places[...] + at; those from `count` on are 0.
+/* Products of one vector with LANES others, which begin at places[...] + at; those from `count` on mean nothing.
  * `a` holds its numbers in the order of `get_pair`, those that fill no pair last. */
 INLINE floats dot(const float *a, const void *b, const int64_t *places, int64_t count, int64_t at, int64_t width,
                   int half) {

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from grouping.errors import StudyError
+
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 #: what `best` may choose: any word, any but an ending (the first word), only an ending (the last)
 ANY, FIRST, LAST = 0, 1, 2
-#: numbers in a vector of the library: the smaller one runs on any processor, the larger one with AVX-512
+#: numbers in a vector of the library: 8 on any processor, 16 with AVX-512
 WIDTHS = (8, 16)
 
 #: what each function of the library takes: addresses (p), int64 (i), float (f)
-_TAKES = {"lanes": "", "store": "pipipii", "arrange_int8": "piippp", "multiply_int8": "piippppiiip"}
+_TAKES = {"store": "pipipii", "arrange_int8": "piippp", "multiply_int8": "piippppiiip"}
 #: and those that there are for each type and width of vectors
 _TYPED = {
     "attend": "pippippipiiifp",
@@ -32,20 +34,23 @@ _KINDS: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where it was not built."""
+    """The native library, or None where it was not built. Raises StudyError if it is of another version."""
     found = importlib.util.find_spec("harness.decoding._kernels")
     if found is None or found.origin is None:
         return None
     try:
         loaded = ctypes.CDLL(found.origin)
+        widest = loaded.vector_lanes()
     except OSError:  # built for another machine
         return None
+    except AttributeError as error:
+        raise StudyError("the native kernels were built from another version: run `make setup`") from error
     typed = {
         f"{name}_{suffix}_{width}": takes
         for name, takes in _TYPED.items()
         for suffix in _NAMES.values()
         for width in WIDTHS
-        if width <= loaded.lanes()
+        if width <= widest
     }
     for name, takes in (_TAKES | typed).items():
         getattr(loaded, name).argtypes = [_KINDS[kind] for kind in takes]
@@ -59,11 +64,12 @@ def _native(name: str, like: torch.Tensor):
     return getattr(loaded, f"{name}_{_NAMES[like.dtype]}_{lanes()}")
 
 
+@cache
 def lanes() -> int:
-    """Numbers in a vector, one of ``WIDTHS``: as many as in a register of this processor."""
+    """Numbers in a vector of the fastest kernels that this processor runs, one of ``WIDTHS``."""
     loaded = library()
     assert loaded is not None
-    return loaded.lanes()
+    return loaded.vector_lanes()
 
 
 def call(function, *arguments) -> None:
