@@ -88,8 +88,17 @@ def finished_in(folder: Path) -> frozenset[str]:
     return frozenset(runs.loc[runs["status"] == "done", "cell"])
 
 
-def joined(collected: Collected, folder: Path, grid: Grid) -> tuple[Collected, int]:
-    """What was collected of a grid, and what ``folder`` has besides; and how many cells that adds.
+class Joined(NamedTuple):
+    """What was collected, of a grid and before; ``kept`` cells are not in the grid, and of those ``dropped``
+    are no longer in its plan."""
+
+    collected: Collected
+    kept: int
+    dropped: int
+
+
+def joined(collected: Collected, folder: Path, grid: Grid) -> Joined:
+    """What was collected of a grid, and what ``folder`` has besides.
 
     A cell that is in both is taken from the grid, unless it failed there alone. Raises StudyError where the
     results in ``folder`` cannot be read.
@@ -107,13 +116,15 @@ def joined(collected: Collected, folder: Path, grid: Grid) -> tuple[Collected, i
     # settings that are younger than the results: cells of then had what is the default now
     settings = {f"config.{name}": field.default for name, field in CellConfig.model_fields.items()}
     younger = {name: value for name, value in settings.items() if name not in runs and name in own}
-    runs = runs.assign(planned=runs["cell"].isin(planned), **younger)
+    still = runs["cell"].isin(planned)
+    dropped = int((runs["planned"] & ~still).sum())
+    runs = runs.assign(planned=still, **younger)
     both = collected._replace(
         runs=_with_integers(_in_order(own, runs)),
         evaluations=_in_order(collected.evaluations, evaluations),
         sentences=sentences,
     )
-    return both, len(runs)
+    return Joined(both, len(runs), dropped)
 
 
 def _in_order(*tables: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,7 @@ Or a model is pruned while it is trained on (``gradual``).
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +25,7 @@ from harness.files import write_json
 from harness.gradual import Gradual
 from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
+from harness.trainer import start
 
 GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
@@ -263,29 +260,22 @@ def read_job(path: Path) -> dict[str, Any]:
 
 def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> None:
     """Run fairseq-train to its end."""
-    own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    own |= {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
-    own |= {"OLMP_PARENT": str(os.getpid())}
-    command = [sys.executable, "-m", "harness.training.run", str(folder / JOB)]
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **own})
+    own = {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
+    training = start(folder / JOB, folder / LOG, own)
     with (folder / LOG).open(encoding="utf-8", errors="replace") as lines:
         try:
             last = ""
             while True:
-                ended = process.poll() is not None
+                ended = training.ended(LOOK)
                 for line in lines:
                     last = line.strip() or last
                     if (epoch := _epoch(line)) is not None:
                         notify(epoch.number, epoch.valid_loss)
                 if ended:
                     break
-                time.sleep(LOOK)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    if process.returncode:
+            training.kill()
+    if training.code:
         raise StudyError(f"fairseq-train failed, see {folder / LOG}: {last}")
 
 

@@ -57,7 +57,11 @@ def test_another_machine_goes_on_from_collected_results(small, tmp_path, capsys)
         cli.main(["status", str(there.folder), *known])
         assert expected in capsys.readouterr().out
     assert cli.main(["collect", str(there.folder), "--into", str(results)]) == 0
-    assert f"3 cells in {results / RUNS}, 2 of them were there" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"3 cells in {results / RUNS}, 2 of them were there" in said.out
+    assert said.err.startswith(
+        f"1 cells of {results} are no longer planned: the plan that {there.folder} was"
+    )
     after = tables(results)
     name = f"rnnsearch/{new.name}"
     for old, now in zip(before, after, strict=True):
@@ -71,6 +75,7 @@ def test_another_machine_goes_on_from_collected_results(small, tmp_path, capsys)
     assert (results / "plan.json").read_text() == (there.folder / "plan.json").read_text()
     # collected once more, nothing is there twice
     assert cli.main(["collect", str(there.folder), "--into", str(results)]) == 0
+    assert capsys.readouterr().err == ""
     for once, twice in zip(after, tables(results), strict=True):
         pd.testing.assert_frame_equal(once, twice)
 

@@ -140,18 +140,25 @@ def whole(finished, short, tmp_path_factory):
     return found, own.model.flat
 
 
-@pytest.mark.parametrize("victim", ["fairseq-train", "who started it"])
+def child_of(process: int) -> int:
+    """Its only one."""
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text())
+
+
+@pytest.mark.parametrize("victim", ["fairseq-train", "what it is forked from", "who started it"])
 def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(finished, short, whole, tmp_path, victim):
     cell, folder = finished("OnePlusOne"), tmp_path / "r"
     own, log = Study.open(MODELS / "rnnsearch.pt", short), folder / "train.log"
     places = [str(path) for path in (MODELS / "rnnsearch.pt", own.corpus.folder, cell.folder, folder)]
     process = subprocess.Popen([sys.executable, "-c", RETRAIN, *places], stderr=subprocess.DEVNULL)
-    wait_until(lambda: log.exists() and "begin training epoch 2" in log.read_text(), between=0.01)
+    wait_until(lambda: log.exists() and "begin training epoch 2" in log.read_text(), 120, 0.01)
     time.sleep(0.1)
-    training = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-    os.kill(training if victim == "fairseq-train" else process.pid, signal.SIGKILL)
+    trainer = child_of(process.pid)
+    training = child_of(trainer)
+    victims = {"fairseq-train": training, "what it is forked from": trainer, "who started it": process.pid}
+    os.kill(victims[victim], signal.SIGKILL)
     assert process.wait() != 0
-    wait_until(lambda: not is_alive(training))
+    wait_until(lambda: not is_alive(training) and not is_alive(trainer))
     assert [epoch.number for epoch in told(log)] == [1]
     state = torch.load(folder / "checkpoint_last.pt", weights_only=False)
     first = state["extra_state"]["previous_training_time"]

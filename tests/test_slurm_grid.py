@@ -46,21 +46,22 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def ask(cluster, monkeypatch, capsys):
-    """What ``olmp`` prints in this process, which is on the cluster."""
+    """What ``olmp`` prints in this process, which is on the cluster, and how it ends."""
     monkeypatch.chdir(ROOT)
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
 
-    def ask(*arguments: object) -> str:
-        assert main([str(argument) for argument in arguments]) == 0
-        return capsys.readouterr().out
+    def ask(*arguments: object, code: int = 0) -> str:
+        assert main([str(argument) for argument in arguments]) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
 
     return ask
 
 
-def grid(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Submit what is to be run; nothing but what it printed stays of it."""
-    command = [*OLMP, "grid", *map(str, arguments), "--executor", "slurm"]
+def submitted(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Submit what is to be run in a process of its own; nothing but what it printed stays of it."""
+    command = [*OLMP, *map(str, arguments)]
     code = "import os, sys; os.setsid(); print(os.getpid(), flush=True); os.execvp(sys.argv[1], sys.argv[1:])"
     done = cluster.run([OLMP[0], "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
     leader, _, done.stdout = done.stdout.partition("\n")
@@ -80,14 +81,16 @@ def test_cells_come_out_as_on_one_machine(cluster, ask, small, tmp_path):
     site.write_text(SITE)
     here, there = Grid(tmp_path / "here"), Grid(tmp_path / "there")
 
-    submitted = grid(cluster, plan, "--out", there.folder, "--site", site)
-    assert (submitted.returncode, submitted.stderr) == (0, "")
-    arrays = re.findall(r"(\d+) jobs with (\d+) cells", submitted.stdout)
+    grid = ("grid", plan, "--out", there.folder, "--executor", "slurm", "--site", site)
+
+    first = submitted(cluster, *grid)
+    assert (first.returncode, first.stderr) == (0, "")
+    arrays = re.findall(r"(\d+) jobs with (\d+) cells", first.stdout)
     assert arrays == [("3", "6"), ("1", "1")]  # the cluster takes three at once
     jobs = sorted(in_queue(there))
     assert [len(job.cells) for job in jobs] == [2, 2, 2, 1]
     preempted, _, cancelled, _ = (job.cells[0] for job in jobs)
-    assert "nothing to submit: 7 cells are in the queue" in grid(cluster, plan, "--out", there.folder).stdout
+    assert "nothing to submit: 7 cells are in the queue" in ask(*grid)
 
     wait_until(lambda: evaluations(there, preempted) > 1, between=0.01)
     assert f"running: {preempted}\n" in ask("status", there.folder)
@@ -106,7 +109,7 @@ def test_cells_come_out_as_on_one_machine(cluster, ask, small, tmp_path):
     )
 
     # what is in the queue stays there, the failed cell has failed, the cells of the cancelled job go on
-    rest = grid(cluster, plan, "--out", there.folder, "--site", site, "--wait")
+    rest = submitted(cluster, *grid, "--wait")
     assert re.findall(r"(\d+) jobs with (\d+) cells", rest.stdout) == [("1", "2")]
     assert rest.returncode == 2
     assert rest.stderr.startswith("olmp: error: 1 of 7 cells have no result: ")
@@ -118,13 +121,11 @@ def test_cells_come_out_as_on_one_machine(cluster, ask, small, tmp_path):
     # so near to its limit that the signal counts as the one that SLURM sends at the end of the time
     assert output.count("this job is timed-out") == 1
 
-    again = grid(cluster, plan, "--out", there.folder, "--site", site, "--retry-failed")
-    assert "1 jobs with 1 cells" in again.stdout
+    assert "1 jobs with 1 cells" in ask(*grid, "--retry-failed")
     assert ask("cancel", there.folder) == "1 jobs cancelled\n"
     wait_until(lambda: in_queue(there) == [])
     assert "6 done, 1 planned\n" in ask("status", there.folder)
-    last = grid(cluster, plan, "--out", there.folder, "--site", site, "--wait")
-    assert last.returncode == 2
+    assert "1 of 7 cells have no result" in ask(*grid, "--wait", code=2)
     assert "6 done, 1 failed\n" in ask("status", there.folder)
 
     done = olmp("grid", plan, "--out", here.folder, "--jobs", 2)

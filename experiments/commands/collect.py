@@ -48,7 +48,13 @@ def run(args: argparse.Namespace) -> None:
     kept = 0
     if folder != grid.folder:
         if (folder / RUNS).exists():
-            found, kept = joined(found, folder, grid)
+            found, kept, dropped = joined(found, folder, grid)
+            if dropped:
+                print(
+                    f"{dropped} cells of {folder} are no longer planned: the plan that {grid.folder} was run "
+                    "with last is without them (if it was a part of another, run that one and collect again)",
+                    file=sys.stderr,
+                )
         folder.mkdir(parents=True, exist_ok=True)
         copy_plan(grid, folder)
     write(folder, found)

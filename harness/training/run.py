@@ -1,4 +1,4 @@
-"""``python -m harness.training.run JOB``: fairseq-train on the architecture of an existing checkpoint.
+"""fairseq-train on the architecture of an existing checkpoint.
 
 fairseq-train takes the architecture from its command line, not from the checkpoint it starts from. The
 job, a JSON file, holds both: ``places`` and ``arguments`` of fairseq-train, and ``model``, the settings of
@@ -27,6 +27,7 @@ POSITIONS = ("max_source_positions", "max_target_positions")
 
 
 def main(job: Path) -> None:
+    """Train to the end, in this process."""
     # as fairseq-train sets it, unless something imported before has set it already
     form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
     logging.basicConfig(format=form, level=logging.INFO, stream=sys.stdout, force=True)
@@ -50,7 +51,3 @@ def main(job: Path) -> None:
 
     train.should_stop_early = should_stop_early
     train.main(convert_namespace_to_omegaconf(args))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
