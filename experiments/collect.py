@@ -117,7 +117,7 @@ def joined(collected: Collected, folder: Path, grid: Grid) -> Joined:
     settings = {f"config.{name}": field.default for name, field in CellConfig.model_fields.items()}
     younger = {name: value for name, value in settings.items() if name not in runs and name in own}
     still = runs["cell"].isin(planned)
-    dropped = int((runs["planned"] & ~still).sum())
+    dropped = int((runs["planned"] & ~still).sum()) if "planned" in runs else 0
     runs = runs.assign(planned=still, **younger)
     both = collected._replace(
         runs=_with_integers(_in_order(own, runs)),

@@ -25,7 +25,7 @@ from harness.files import write_json
 from harness.gradual import Gradual
 from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
-from harness.trainer import start
+from harness.trainer import training
 
 GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
@@ -261,22 +261,21 @@ def read_job(path: Path) -> dict[str, Any]:
 def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> None:
     """Run fairseq-train to its end."""
     own = {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
-    training = start(folder / JOB, folder / LOG, own)
-    with (folder / LOG).open(encoding="utf-8", errors="replace") as lines:
-        try:
-            last = ""
-            while True:
-                ended = training.ended(LOOK)
-                for line in lines:
-                    last = line.strip() or last
-                    if (epoch := _epoch(line)) is not None:
-                        notify(epoch.number, epoch.valid_loss)
-                if ended:
-                    break
-        finally:
-            training.kill()
-    if training.code:
-        raise StudyError(f"fairseq-train failed, see {folder / LOG}: {last}")
+    last = ""
+    with (
+        training(folder / JOB, folder / LOG, own) as running,
+        (folder / LOG).open(encoding="utf-8", errors="replace") as lines,
+    ):
+        ended = False
+        while not ended:
+            ended = running.ended(LOOK)
+            for line in lines:
+                last = line.strip() or last
+                if (epoch := _epoch(line)) is not None:
+                    notify(epoch.number, epoch.valid_loss)
+    if running.code:
+        how = "failed" if running.code > 0 else "was killed"
+        raise StudyError(f"fairseq-train {how}, see {folder / LOG}: {last}")
 
 
 def _ended(folder: Path, schedule: Schedule) -> bool:

@@ -8,109 +8,140 @@ import atexit
 import contextlib
 import json
 import os
-import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.workers import die_with_parent
 
+#: bytes of a request, at most
+REQUEST = 1 << 16
 
-@dataclass
+
 class Training:
-    """A process that trains. ``code`` is None while it does, then its exit code."""
+    """A process that trains. ``code`` is None while it does, then its exit code; negative: a signal."""
 
-    number: int
-    code: int | None
-    _trainer: subprocess.Popen[bytes]
+    def __init__(self, answers: Connection):
+        self.code: int | None = None
+        self._answers = answers
 
-    def ended(self, seconds: float) -> bool:
-        """Whether it has ended, after at most some seconds."""
-        assert self._trainer.stdout is not None
-        if self.code is None and select.select([self._trainer.stdout], [], [], seconds)[0]:
-            self._take_code()
+    def ended(self, seconds: float | None) -> bool:
+        """Whether it has ended, after at most some seconds (None: however long it takes)."""
+        if self.code is None and self._answers.poll(seconds):
+            try:
+                self.code = int(self._answers.recv())
+            except EOFError:
+                # it and what it is forked from hold the other end: both are dead
+                self.code = -signal.SIGKILL
         return self.code is not None
 
-    def kill(self) -> None:
-        """End it if it has not, whatever it is at."""
-        if self.code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.number, signal.SIGKILL)
-            self._take_code()
 
-    def _take_code(self) -> None:
-        code = _answer(self._trainer)
-        # nobody answers where all have been killed
-        self.code = -signal.SIGKILL if code is None else code
-
-
-def start(job: Path, log: Path, environment: Mapping[str, str]) -> Training:
-    """Begin the training that a job describes (``harness.training.run``), as fairseq-train would.
+@contextmanager
+def training(job: Path, log: Path, environment: Mapping[str, str]) -> Iterator[Training]:
+    """The training that a job describes (``harness.training.run``), begun; it has ended afterwards.
 
     What it says goes to the end of the log. ``environment`` is added to that of this process, of the moment
-    when it began its first training.
+    when it began its first training. Raises OSError for a log that cannot be written.
     """
-    log.touch()
-    trainer = _trainer(os.getpid())
-    if trainer.poll() is not None:
-        _trainer.cache_clear()
-        trainer = _trainer(os.getpid())
-    request = {"job": str(job), "log": str(log), "folder": os.getcwd(), "environment": dict(environment)}
-    assert trainer.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it has died, and does not answer
-        trainer.stdin.write(json.dumps(request).encode() + b"\n")
-    number = _answer(trainer)
-    return Training(0, trainer.wait(), trainer) if number is None else Training(number, None, trainer)
+    request = {"job": str(job), "folder": os.getcwd(), "environment": dict(environment)}
+    with _trainer(os.getpid()).begun(json.dumps(request).encode(), log) as begun:
+        yield begun
 
 
 @lru_cache(maxsize=1)
-def _trainer(process: int) -> subprocess.Popen[bytes]:
-    """What the trainings of this process are forked from, by its number: a fork of it starts another one."""
-    command = [sys.executable, "-m", "harness.trainer", str(process)]
-    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-    trainer = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | one_thread, **pipes)
-    atexit.register(trainer.kill)
-    return trainer
+def _trainer(process: int) -> "Trainer":
+    """That of this process, by its number: a fork of it has its own."""
+    return Trainer()
 
 
-def _answer(trainer: subprocess.Popen[bytes]) -> int | None:
-    """The next line that it writes; None if it is dead."""
-    assert trainer.stdout is not None
-    try:
-        return int(line) if (line := trainer.stdout.readline()) else None
-    except BaseException:
-        trainer.kill()  # the next one would be given an answer that was not for it
-        raise
+class Trainer:
+    """What trainings are forked from, one at a time: a process group, which any exception ends."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+        atexit.register(self.kill)
+
+    @contextmanager
+    def begun(self, request: bytes, log: Path) -> Iterator[Training]:
+        """A training; killed where the block is left before its end."""
+        with self._one_at_a_time:
+            ours, theirs = Pipe(duplex=False)
+            begun = Training(ours)
+            try:
+                with theirs, log.open("ab") as said:
+                    self._send(request, [said.fileno(), theirs.fileno()])
+                yield begun
+            finally:
+                if not begun.ended(0):
+                    self.kill()
+                    begun.ended(None)
+                ours.close()
+
+    def _send(self, request: bytes, files: list[int]) -> None:
+        """Whoever cannot take it has died meanwhile, and is replaced."""
+        for _ in range(2):
+            if self._process is None or self._process.poll() is not None:
+                self._start(files[0])
+            assert self._requests is not None
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._requests, [request], files)
+                return
+            self.kill()
+
+    def _start(self, log: int) -> None:
+        # the modules of this process, and none of a folder that it happens to be in
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", "-m", "harness.trainer", str(os.getpid())]
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            # Ctrl-C in a terminal reaches this process alone, which ends the group
+            self._process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=log, stderr=log, env=os.environ | own, process_group=0
+            )
+
+    def kill(self) -> None:
+        """End it, and a training that it is at."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        if self._requests is not None:
+            self._requests.close()
 
 
 def _serve(parent: int) -> None:
-    """A trainer's life: a process for each line of standard input; its number and exit code in return."""
+    """A trainer's life: a process for each request, and its exit code in return."""
     die_with_parent(parent)
-    # Ctrl-C reaches every process of a terminal, but the parent ends the others
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    # not to standard output, where whatever is imported may say something
-    with open(os.dup(sys.stdout.fileno()), "w") as answers:
-        for line in sys.stdin:
-            request = json.loads(line)
-            log = os.open(Path(request["folder"], request["log"]), os.O_WRONLY | os.O_APPEND)
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as requests:
+        while True:
+            request, files, _, _ = socket.recv_fds(requests, REQUEST, 2)
+            if not request:
+                return
+            log, answers = files
             _say_to(log)
             os.close(log)
             _import()
-            process = get_context("fork").Process(target=_train, args=(os.getpid(), request, answers))
-            process.start()
-            # a log that is held open could not be removed from every file system
-            _say_to(nowhere)
-            print(process.pid, file=answers, flush=True)
-            process.join()
-            print(process.exitcode, file=answers, flush=True)
+            with Connection(answers, readable=False) as caller:
+                process = get_context("fork").Process(target=_train, args=(os.getpid(), json.loads(request)))
+                process.start()
+                # a log that is held open could not be removed from every file system
+                _say_to(nowhere)
+                process.join()
+                caller.send(process.exitcode)
 
 
 def _say_to(file: int) -> None:
@@ -131,10 +162,9 @@ def _import() -> None:
     import_fairseq()
 
 
-def _train(parent: int, request: Mapping[str, Any], answers: IO[str]) -> None:
+def _train(parent: int, request: Mapping[str, Any]) -> None:
     """A training's life."""
     die_with_parent(parent)
-    answers.close()
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     from harness.training.run import main

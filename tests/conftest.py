@@ -69,6 +69,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60, between: floa
         time.sleep(between)
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process runs: a dead one may wait for whoever asks how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def prepare_small(folder: Path, sentences: Mapping[str, int] = SENTENCES, longest: int = LONGEST) -> None:
     """The first short sentences of each split of the default corpus, in the pieces of the shipped models."""
     whole = Corpus.open(ROOT / "data" / "homeassistant.en-de")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CELLS, MODELS, SENTENCES, Finished, prepare_small, wait_until
+from conftest import CELLS, MODELS, SENTENCES, Finished, is_alive, prepare_small, wait_until
 from conftest import QUICK as QUICK_CELL
 
 from grouping.errors import StudyError
@@ -227,13 +227,6 @@ def test_a_checkpoint_cut_off_by_a_kill_is_made_again(finished, short, whole, tm
     assert torch.equal(again.model.flat, whole[1])
     begun = (folder / LOG).read_text().count("begin training epoch 1\n")
     assert begun == (1 if which == "checkpoint_last.pt" else 2)  # a copy of the best one is made again
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_one_that_ended_early_and_was_killed_then_does_not_go_on(finished, study, tmp_path):

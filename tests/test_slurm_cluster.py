@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from conftest import wait_until
+from conftest import is_alive, wait_until
 from slurm_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
@@ -48,14 +48,6 @@ def states(cluster: Cluster, job: str) -> set[str]:
 
 def lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead, but that nobody has reaped yet, does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def started_in(folder: Path) -> set[int]:
@@ -114,7 +106,7 @@ def test_a_cancelled_job_is_killed(cluster):
     wait_until(lambda: lines(f"{job}.pid") != [])
     ask(cluster, "scancel", job)
     wait_until(lambda: states(cluster, job) == {"CANCELLED"})
-    wait_until(lambda: not alive(int(lines(f"{job}.pid")[0])))
+    wait_until(lambda: not is_alive(int(lines(f"{job}.pid")[0])))
 
 
 def test_a_requeued_job_runs_again(cluster):
@@ -140,9 +132,9 @@ def test_nothing_is_left_of_it(tmp_path):
         wait_until(lambda: lines(f"{running}.pid") != [])
         job = int(lines(f"{running}.pid")[0])
         # munged, slurmctld with its helper, slurmd, and what runs the job
-        assert alive(job)
+        assert is_alive(job)
         assert len(started_in(tmp_path)) >= 5
-    assert not alive(job)
+    assert not is_alive(job)
     assert started_in(tmp_path) == set()
 
 

@@ -2,16 +2,18 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, wait_until
+from conftest import MODELS, is_alive, wait_until
 
+from grouping.errors import StudyError
 from harness import trainer
 from harness.cell import Study
 from harness.retraining import LOG, Schedule, retrain
 
-ONCE = Schedule(epochs=1, learning_rate=1e-3)
+ONCE = Schedule(epochs=2, learning_rate=1e-3)
 
 
 @pytest.fixture
@@ -26,35 +28,99 @@ def train(small, monkeypatch, tmp_path):
     return train
 
 
+def process() -> subprocess.Popen:
+    """What the trainings of this process are forked from."""
+    found = trainer._trainer(os.getpid())._process
+    assert found is not None
+    return found
+
+
+def children(number: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split()))
+
+
 def test_one_process_for_all_trainings_that_keeps_nothing_open(train, tmp_path, monkeypatch):
     train("first")
-    running = trainer._trainer(os.getpid())
+    running = process()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     train("second")
-    assert trainer._trainer(os.getpid()) is running
+    assert process() is running
     assert running.poll() is None
     assert (tmp_path / "elsewhere" / "second" / LOG).stat().st_size > 0
     opened = [os.readlink(path) for path in Path(f"/proc/{running.pid}/fd").iterdir()]
     assert not [path for path in opened if path.startswith(str(tmp_path))]
-    assert Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text() == ""
+    assert children(running.pid) == []
 
 
-def test_one_that_was_killed_is_replaced(train):
+@pytest.mark.parametrize("seen", [False, True])
+def test_one_that_was_killed_is_replaced(train, seen):
     train("first")
-    killed = trainer._trainer(os.getpid())
+    killed = process()
     killed.send_signal(signal.SIGKILL)
-    wait_until(lambda: killed.poll() is not None)
+    if seen:
+        killed.wait()
+    else:  # dead, but nobody has asked
+        wait_until(lambda: not is_alive(killed.pid))
     train("second")
-    assert trainer._trainer(os.getpid()) is not killed
+    assert process() is not killed
 
 
-def test_what_breaks_off_takes_no_answer_of_the_next(train):
+def test_nothing_trains_on_when_a_training_is_left(train):
+    """Whatever leaves it: it has ended then, and the next one is not told how."""
+    seen = []
+
     def stop(epoch: int, valid_loss: float) -> None:
+        seen.extend([process().pid, *children(process().pid)])
         raise KeyboardInterrupt
 
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train("broken", notify=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", notify=stop)
+    assert len(seen) == 2
+    size = Path("broken", LOG).stat().st_size
+    # it may still be leaving, but has nothing open any more
+    wait_until(lambda: not any(map(is_alive, seen)), 5)
+    assert Path("broken", LOG).stat().st_size == size
     train("whole")
     train("broken")
+
+
+@pytest.mark.parametrize("victim", ["training", "what it is forked from"])
+def test_one_that_was_killed_is_said_to_be(train, victim):
+    seen = []
+
+    def kill(epoch: int, valid_loss: float) -> None:
+        seen.extend([process().pid, *children(process().pid)])
+        os.kill(seen[1] if victim == "training" else seen[0], signal.SIGKILL)
+
+    with pytest.raises(StudyError, match=r"^fairseq-train was killed, see killed/train\.log: "):
+        train("killed", notify=kill)
+    wait_until(lambda: not is_alive(seen[1]), 5)
+    train("killed")
+
+
+def test_it_runs_the_code_of_this_process_wherever_that_is(train, tmp_path):
+    """A folder named as ours is, and one named as a module of Python's, where the process happens to be."""
+    for name in ("harness", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('another')")
+    trainer._trainer(os.getpid()).kill()
+    train("first")
+
+
+def test_a_log_that_cannot_be_written_begins_nothing(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError),
+        trainer.training(tmp_path / "job.json", tmp_path / "none" / LOG, {}),
+    ):
+        pytest.fail("it has begun")
+
+
+def test_what_keeps_it_from_starting_is_in_the_log(tmp_path, monkeypatch):
+    (tmp_path / "fairseq_cli").mkdir()
+    (tmp_path / "fairseq_cli" / "__init__.py").write_text("raise ImportError('it is broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer._trainer(os.getpid()).kill()
+    with trainer.training(tmp_path / "job.json", tmp_path / LOG, {}) as running:
+        running.ended(None)
+    assert running.code
+    assert "ImportError: it is broken" in (tmp_path / LOG).read_text().splitlines()[-1]
