@@ -33,9 +33,13 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
     test = result.sets["test"]
     training = " and retraining" if config.trains else ""
     if config.given:
-        excess = result.held.bound if config.criterion == "bound" else result.held.drop
+        by_bound = config.criterion == "bound"
+        judged, excess = (
+            ("the bound of the drop", result.held.bound) if by_bound else ("the drop", result.held.drop)
+        )
         where = "within" if excess <= config.tolerance else "beyond"
-        lines.append(f"the size was given; on confirm the drop is {where} the tolerance")
+        given = "nothing was pruned" if config.sparsity is None else "the size was given"
+        lines.append(f"{given}; on confirm {judged}, {excess:.2f}, is {where} the tolerance")
     elif not result.pruned:
         lines.append(
             f"nothing that was tried is within the tolerance: allow more of it, or more evaluations; on "

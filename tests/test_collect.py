@@ -38,6 +38,12 @@ def test_another_machine_goes_on_from_collected_results(small, tmp_path, capsys)
     assert cli.main(["collect", str(here.folder), "--into", str(tmp_path / "docs")]) == 2
     assert "holds no results, and is not empty (it has plan.json)" in capsys.readouterr().err
     assert (tmp_path / "docs" / "plan.json").read_text() == "mine"
+    capsys.readouterr()
+    assert cli.main(["status", str(results)]) == 2
+    assert (
+        f"{results} holds results without their cells: give --done-in {results}, too"
+        in capsys.readouterr().err
+    )
     before = tables(results)
     pd.testing.assert_frame_equal(before[0], collect(here).runs.set_index("cell").sort_index())
     assert not (here.folder / RUNS).exists()

@@ -380,3 +380,6 @@ def test_the_command_retrains_a_cell(finished, small, tmp_path, capsys):
     assert cli.main(other) == 2
     assert "is of another model than" in capsys.readouterr().err
     assert not Path(tmp_path / "other").exists()
+    nowhere = [*command[:4], "--cell", str(tmp_path / "none"), "--out", str(tmp_path / "other")]
+    assert cli.main(nowhere) == 2
+    assert f"there is no cell in {tmp_path / 'none'}: name a folder" in capsys.readouterr().err

@@ -18,11 +18,17 @@ def run(args: argparse.Namespace) -> None:
     from experiments.commands.options import known
     from experiments.cost import estimate
     from experiments.grid import Grid, counted
+    from experiments.schema import RUNS
     from experiments.watch import reason
     from grouping import StudyError
     from harness import records
 
     grid = Grid(args.folder, known(args))
+    if (args.folder / RUNS).exists() and not grid.cells_folder.exists() and args.done_in is None:
+        raise StudyError(
+            f"{args.folder} holds results without their cells: give --done-in {args.folder}, too, "
+            "and the cells in them count as done"
+        )
     cells = grid.planned()
     states = [grid.state(cell) for cell in cells]
     for cell, state in zip(cells, states, strict=True):

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(
         args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint
     )
+    if not (args.cell / records.CONFIG).is_file():
+        raise StudyError(f"there is no cell in {args.cell}: name a folder that `olmp compress` has written")
     config = read(args.cell / records.CONFIG, CellConfig)
     if config.checkpoint_sha256 != model.content_hash:
         raise StudyError(f"{args.cell} is of another model than {args.checkpoint}: name its dense model")
