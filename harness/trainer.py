@@ -60,13 +60,14 @@ def training(job: Path, log: Path, environment: Mapping[str, str]) -> Iterator[T
 @lru_cache(maxsize=1)
 def _trainer(process: int) -> "Trainer":
     """That of this process, by its number: a fork of it has its own."""
-    return Trainer()
+    return Trainer(process)
 
 
 class Trainer:
     """What trainings are forked from, one at a time: a process group, which any exception ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: int) -> None:
+        self._of = process
         self._one_at_a_time = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
@@ -112,7 +113,9 @@ class Trainer:
             )
 
     def kill(self) -> None:
-        """End it, and a training that it is at."""
+        """End it, and a training that it is at; a fork of the process that it is of leaves it alone."""
+        if os.getpid() != self._of:
+            return
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

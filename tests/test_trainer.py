@@ -53,6 +53,18 @@ def test_one_process_for_all_trainings_that_keeps_nothing_open(train, tmp_path, 
     assert children(running.pid) == []
 
 
+def test_a_fork_that_ends_leaves_it_alone(train):
+    train("first")
+    parents = trainer._trainer(os.getpid())
+    if not (child := os.fork()):
+        parents.kill()  # as it is called at exit
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    running = process()
+    train("second")
+    assert process() is running
+
+
 @pytest.mark.parametrize("seen", [False, True])
 def test_one_that_was_killed_is_replaced(train, seen):
     train("first")
