@@ -134,9 +134,10 @@ class Pruner:
         masks = self.gradual.masks(module, self._law.sparsity(update))
         self._kept = {name: torch.from_numpy(mask) for name, mask in masks.items()}
         for name, parameter in module.named_parameters():
+            kept = self._kept[name] = self._kept[name].to(parameter.device)
             for tensor in (parameter.data, *_moments(optimizer, parameter)):
                 # not by a product: that of a negative number would be -0
-                tensor.masked_fill_(~self._kept[name].to(tensor.device), 0)
+                tensor.masked_fill_(~kept, 0)
 
     def _held(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
         return gradient * self._kept[name].to(gradient) if name in self._kept else gradient

@@ -88,7 +88,7 @@ class CellConfig(Strict):
         description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
     autocast: Literal["", "bfloat16"] = Field(
-        "", description="bfloat16: retraining computes in it, where the processor has it; empty: float32"
+        "", description="bfloat16: retraining computes in it, where the device has it; empty: float32"
     )
     batch_tokens: int = Field(2000, ge=1, description="tokens of a batch of retraining, at most")
     dropout: float | None = Field(
@@ -138,7 +138,7 @@ class CellConfig(Strict):
         description="probability that a feasible candidate is stopped early; 0 = no racing; BLEU only",
     )
     skipping: bool = Field(True, description="do not translate what its size alone refuses")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="class of the device")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what translates and trains")
     precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32, description="of the search, and of groups dealt at random")
 

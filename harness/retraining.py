@@ -20,7 +20,7 @@ from grouping.errors import StudyError
 from harness.checkpoints import BEST, LAST, mend
 from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
-from harness.decoding.linear import multiplies
+from harness.decoding.linear import find_device, trains_in_bfloat16
 from harness.files import write_json
 from harness.gradual import Gradual
 from harness.masks import write_masks
@@ -35,10 +35,12 @@ PLACES = "places"
 DROPOUTS = ("dropout", *(f"{side}_dropout_{end}" for side in ("encoder", "decoder") for end in ("in", "out")))
 #: what fairseq's log says of an epoch, in JSON
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
+#: of fairseq-train, which takes all GPUs that it sees unless told otherwise
+PLACED = {"cpu": ["--cpu"], "cuda": ["--distributed-world-size", "1"]}
 #: seconds between two looks at the log
 LOOK = 0.2
 #: settings of a cell that are those of its schedule, too, by the same names
-SHARED = ("batch_tokens", "dropout", "autocast", "distillation", "seed")
+SHARED = ("batch_tokens", "dropout", "autocast", "distillation", "device", "seed")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Schedule:
     counts. ``batch_tokens`` are those of a batch, at most. ``dropout``, a fraction, replaces that of the
     dense model's training: what is left of a pruned model overfits less (Han et al., 2015, section 3.2).
     ``distillation`` is the weight of the teacher in the loss. ``autocast`` is bfloat16, or empty for float32,
-    in which a processor without bfloat16 computes all the same.
+    in which a device without bfloat16 computes all the same. ``device`` is cpu or cuda: one GPU, whose sums
+    are not in the same order each time, so that the same training may end in other last bits.
     """
 
     epochs: int = 5
@@ -63,6 +66,7 @@ class Schedule:
     label_smoothing: float = 0.1
     distillation: float = 0.0
     autocast: str = ""
+    device: str = "cpu"
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -78,6 +82,7 @@ class Schedule:
             raise StudyError(f"dropout {self.dropout} is not possible: give a fraction from 0 to below 1")
         if self.autocast not in ("", "bfloat16"):
             raise StudyError(f"autocast {self.autocast!r} is not possible: give bfloat16, or nothing")
+        find_device(self.device)
 
     @classmethod
     def gradual(cls, epochs: int, learning_rate: float, **others: Any) -> "Schedule":
@@ -92,8 +97,8 @@ class Schedule:
 
     @property
     def precision(self) -> str:
-        """In which this processor computes: bfloat16 only where it multiplies in it."""
-        return self.autocast if self.autocast and multiplies(torch.bfloat16) else "float32"
+        """In which the device computes: bfloat16 only where it multiplies in it."""
+        return self.autocast if self.autocast and trains_in_bfloat16(self.device) else "float32"
 
     def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Of the model that is trained, from those of its checkpoint.
@@ -221,7 +226,7 @@ def _job(
     languages = ["--source-lang", corpus.source, "--target-lang", corpus.target]
     places = [str(corpus.folder / "bin"), "--save-dir", str(folder)]
     places += ["--finetune-from-model", str(folder / PRUNED)]
-    kept = ["--no-epoch-checkpoints", "--num-workers", "0", "--cpu"]
+    kept = ["--no-epoch-checkpoints", "--num-workers", "0", *PLACED[schedule.device]]
     told = ["--no-progress-bar", "--log-format", "json", "--log-interval", "100"]
     arguments = [*languages, *schedule.arguments(), *kept, *told]
     more: dict[str, Any] = {"gradual": gradual.identity()} if gradual else {}

@@ -104,6 +104,8 @@ class Trainer:
         # the modules of this process, and none of a folder that it happens to be in
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        # torch asks NVML for GPUs: once CUDA was asked, no fork could use it
+        own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         command = [sys.executable, "-P", "-m", "harness.trainer", str(os.getpid())]
         self._requests, theirs = socket.socketpair()
         with theirs:

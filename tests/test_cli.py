@@ -44,7 +44,7 @@ OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
     "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
     "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads", "--device"],
-    "retrain": [*MODEL, "--cell", "--out", *RETRAINING, "--seed"],
+    "retrain": [*MODEL, "--device", "--cell", "--out", *RETRAINING, "--seed"],
     "plan": ["--out", "--done-in", "--trust-checkpoint", "--jobs"],
     "grid": [*GRID, "--executor", "--jobs", "--retry-failed", "--tracker", "--site", "--wait"],
     "status": ["--cells", "--done-in"],

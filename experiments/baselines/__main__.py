@@ -12,6 +12,7 @@ from experiments.baselines.scale import RETRAINING, scaled
 from experiments.baselines.train import HERE, MODELS, Recipe, read_recipe, train
 from grouping import connection_table
 from harness.cli import guarded
+from harness.commands.options import add_device
 from harness.corpus.corpus import Corpus
 from harness.workers import cores
 
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument("--seed", type=int, default=1, help="of initial weights, dropout and batch order")
     parser.add_argument("--jobs", type=int, default=cores(), help="models at a time, a core each")
+    add_device(parser)
     parser.add_argument(
         "--float32",
         action="store_true",
-        help="no bfloat16: slower; what a CPU without its instructions does anyway",
+        help="no bfloat16: slower; what a device without its instructions does anyway",
     )
     options = parser.parse_args(arguments)
     if options.jobs < 1:
@@ -83,6 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         recipes = [scaled(recipe, *own) for recipe in recipes]
     if options.float32:
         recipes = [dataclasses.replace(recipe, autocast="") for recipe in recipes]
+    recipes = [recipe.at(options.device) for recipe in recipes]
     for folder in train(recipes, options.corpus, options.out, options.seed, options.jobs):
         print(folder / "checkpoint_best.pt")
 

@@ -19,7 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -58,6 +58,15 @@ class Recipe:
         command += ["--save-dir", str(folder), "--user-dir", str(PLUGIN), "--seed", str(seed)]
         command += ["--no-progress-bar", "--log-format", "simple", "--log-interval", "50"]
         return command + list(self.arguments)
+
+    def at(self, device: str) -> "Recipe":
+        """The same on another class of device, cpu or cuda. Raises StudyError for one that is not there."""
+        from harness.decoding.linear import find_device  # loads torch
+        from harness.retraining import PLACED
+
+        find_device(device)
+        others = tuple(argument for argument in self.arguments if argument not in PLACED["cpu"])
+        return self if device == "cpu" else replace(self, arguments=(*others, *PLACED[device]))
 
     def environment(self) -> dict[str, str]:
         """The process environment: threads and autocast as the recipe says, whatever was inherited."""

@@ -63,8 +63,6 @@ def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> Non
     forget_failures(grid, waiting)
     gpus = visible_gpus() if any(cell.config.device == "cuda" for cell in waiting) else []
     jobs = options.jobs or len(gpus) or cores()
-    if gpus and jobs > len(gpus):
-        raise StudyError(f"{jobs} jobs are not possible: there are {len(gpus)} GPUs, one cell each")
     work = options.work(grid)
     with Progress(grid, len(cells), len(cells) - len(waiting), jobs) as progress:
         LocalRun(work, jobs, Limits(options.seconds, options.memory_gb), progress, gpus)(waiting)

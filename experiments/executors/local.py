@@ -1,4 +1,4 @@
-"""Cells side by side on one machine: a process per core, one thread each, or a process per GPU."""
+"""Cells side by side on one machine: a process per core, one thread each, or by default one per GPU."""
 
 import contextlib
 import logging
@@ -52,7 +52,8 @@ class _Worker:
 class LocalRun:
     """Runs cells in worker processes; the outcome of a cell never depends on how many there are.
 
-    ``gpus`` names the devices of which each worker gets one; empty for none.
+    ``gpus`` names the devices of which each worker gets one, in turn where there are more workers; empty for
+    none.
     """
 
     work: Work
@@ -175,7 +176,7 @@ class LocalRun:
         context.set_forkserver_preload(["experiments.preload"])
         ours, theirs = context.Pipe()
         slot = min(set(range(self.jobs)) - {worker.slot for worker in self._workers})
-        gpu = self.gpus[slot] if self.gpus else None
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         process = context.Process(target=_serve, args=(self.work, theirs, gpu), daemon=True)
         with theirs:
             # Ctrl-C reaches all processes of a terminal, and the one they are forked from while it imports

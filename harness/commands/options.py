@@ -36,7 +36,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where to translate."""
+    """Where to translate and to train."""
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default: %(default)s)")
 
 

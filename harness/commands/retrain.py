@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.commands.options import add_model, use_threads
+from harness.commands.options import add_device, add_model, use_threads
 
 SUMMARY = "retrain a pruned model, its pruned connections held at zero; rerun resumes"
 RESUMES = True
@@ -12,6 +12,7 @@ RESUMES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
+    add_device(parser)
     parser.add_argument("--cell", type=Path, required=True, metavar="FOLDER", help="the cell that pruned it")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the retraining")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="at most (default: %(default)s)")
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--autocast",
         default="",
         metavar="NAME",
-        help="bfloat16: compute in it, where the processor has it (default: float32)",
+        help="bfloat16: compute in it, where the device has it (default: float32)",
     )
     parser.add_argument(
         "--distillation",
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
     how = f" in {found.precision}" if found.precision else ""
     if args.autocast and found.precision == "float32":
-        how += ", since this processor has no bfloat16"
+        how += ", since there is no bfloat16 here"
     took = f"{found.words:,} words, {found.seconds:.0f} s{how}"
     print(f"{found.epochs} epochs, {found.updates} updates, {took}")
     print(f"loss on valid: {losses}")

@@ -56,7 +56,7 @@ class DistilledCrossEntropy(LabelSmoothedCrossEntropyCriterion):
         if not model.training:
             return loss, nll
         own, target = self.get_lprobs_and_target(model, net_output, sample)
-        (teacher,) = self._teacher
+        teacher = self._teacher[0].to(target.device)
         with torch.no_grad():
             taught, _ = self.get_lprobs_and_target(teacher, teacher(**sample["net_input"]), sample)
         words = (
