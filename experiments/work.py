@@ -93,7 +93,11 @@ class Work:
         from harness.environment import environment
 
         failure = Failure(
-            reason=reason, message=message, traceback=trace, seconds=seconds, environment=environment()
+            reason=reason,
+            message=message,
+            traceback=trace,
+            seconds=seconds,
+            environment=environment(cell.config.device),
         )
         try:
             write_failure(self.grid.cell_folder(cell), cell.config, failure)

@@ -17,14 +17,17 @@ UNITS = (
 )
 
 
-def environment() -> Environment:
-    """The environment of this process. torch is asked only if it is there already."""
+def environment(device: str = "cpu") -> Environment:
+    """The environment of this process. torch is asked only if it is there already.
+
+    ``device`` is what was computed on: the process may have used a GPU before.
+    """
     threads, kernels, accelerator = None, None, None
     if (torch := sys.modules.get("torch")) is not None:
         from harness.decoding.kernels import library
 
         threads, kernels = torch.get_num_threads(), "native" if library() else "torch"
-        if torch.cuda.is_initialized():
+        if device == "cuda" and torch.cuda.is_initialized():
             accelerator = torch.cuda.get_device_name()
     model, units = processor()
     return Environment(

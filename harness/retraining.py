@@ -37,6 +37,8 @@ DROPOUTS = ("dropout", *(f"{side}_dropout_{end}" for side in ("encoder", "decode
 LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
 #: of fairseq-train, which takes all GPUs that it sees unless told otherwise
 PLACED = {"cpu": ["--cpu"], "cuda": ["--distributed-world-size", "1"]}
+#: of its environment on a CPU: where it sees a GPU, it clips gradients there all the same, and fails
+HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
 #: seconds between two looks at the log
 LOOK = 0.2
 #: settings of a cell that are those of its schedule, too, by the same names
@@ -266,6 +268,8 @@ def read_job(path: Path) -> dict[str, Any]:
 def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None]) -> None:
     """Run fairseq-train to its end."""
     own = {"OLMP_MASKS": str(folder / MASKS), "OLMP_AUTOCAST": schedule.autocast}
+    if schedule.device == "cpu":
+        own |= HIDDEN
     last = ""
     with (
         training(folder / JOB, folder / LOG, own) as running,

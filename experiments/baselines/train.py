@@ -70,8 +70,11 @@ class Recipe:
 
     def environment(self) -> dict[str, str]:
         """The process environment: threads and autocast as the recipe says, whatever was inherited."""
+        from harness.retraining import HIDDEN  # loads torch
+
         own = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        return {**os.environ, **own, "OLMP_AUTOCAST": self.autocast}
+        hidden = HIDDEN if "--cpu" in self.arguments else {}
+        return {**os.environ, **own, **hidden, "OLMP_AUTOCAST": self.autocast}
 
 
 def read_recipe(path: Path) -> Recipe:
