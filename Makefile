@@ -61,10 +61,10 @@ data-2400: data ## the default corpus with a search set of 2,418 sentences: sear
 	  --split 'search=test[:2418]' --split 'confirm=test[2418:3421]' --split 'test=test[3421:]'
 
 .PHONY: baselines
-baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650, DROPOUT=0.1]
+baselines: data ## train the dense models [MODEL=transformer, all without it; SEED=1; PARAMETERS=1000000 for a small one, MORE_UPDATES=1650, DROPOUT=0.1, DEVICE=cuda]
 	$(PY) -m experiments.baselines $(if $(MODEL),--model $(MODEL)) --seed $(SEED) \
 	  $(if $(PARAMETERS),--parameters $(PARAMETERS)) $(if $(MORE_UPDATES),--more-updates $(MORE_UPDATES)) \
-	  $(if $(DROPOUT),--dropout $(DROPOUT))
+	  $(if $(DROPOUT),--dropout $(DROPOUT)) $(if $(DEVICE),--device $(DEVICE))
 
 .PHONY: ship
 ship: $(READY) ## put a trained model beside the shipped ones, or, with SEED=1, in place of one [MODEL=luong SEED=1]

@@ -206,7 +206,8 @@ class CellConfig(Strict):
     def _gradual_prunes_by_magnitude_to_a_sparsity(self) -> "CellConfig":
         if self.schedule == "gradual" and self.sparsity is None:
             raise ValueError(
-                "schedule gradual wants a sparsity: the fraction of the connections that is gone in the end"
+                "schedule gradual wants a sparsity: the fraction of the connections that is gone in the end, "
+                "and as its search the rule by which they go, such as class-blind"
             )
         if self.schedule == "gradual" and self.operator != "magnitude":
             raise ValueError(f"schedule gradual has the operator magnitude only, not {self.operator!r}")
@@ -394,4 +395,5 @@ def configuration(**settings: Any) -> CellConfig:
         name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
         field = CellConfig.model_fields.get(str(first["loc"][0]))
         meaning = f" ({field.description})" if field and field.description else ""
+        meaning = meaning.replace("null = ", "left out: ")
         raise StudyError(f"{name} {first['input']!r} is not possible: {first['msg']}{meaning}") from None

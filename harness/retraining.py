@@ -163,17 +163,21 @@ def retrain(
 
     ``folder`` keeps fairseq's checkpoints and log; the same call again resumes there, and returns at
     once when all is done. ``notify`` hears of every epoch. Raises StudyError if the folder holds another
-    retraining, if the masks are of another model, or if fairseq-train fails.
+    retraining that has come to an epoch's end, if the masks are of another model, or if fairseq-train fails.
     """
     _prune(model, masks)
     job = _job(model, corpus, folder, schedule, gradual, teacher)
-    if (folder / JOB).exists():
-        if _identity(read_job(folder / JOB)) != _identity(job):
-            raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
-    elif folder.exists() and any(not is_leftover(path.name) for path in folder.iterdir()):
+    inside = [path.name for path in folder.iterdir() if not is_leftover(path.name)] if folder.exists() else []
+    if inside and JOB not in inside:
         raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with Claim(folder):
+        if (folder / JOB).exists() and _identity(read_job(folder / JOB)) != _identity(job):
+            if any((folder / name).exists() for name in (BEST, LAST, DONE)):
+                raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
+            # one that came to nothing, mostly by impossible settings
+            for name in (JOB, LOG, PRUNED, MASKS, GRADUAL, TEACHER):
+                (folder / name).unlink(missing_ok=True)
         # first: from here on the folder resumes, wherever it and the corpus are by then
         if not (folder / JOB).exists() or read_job(folder / JOB) != job:
             write_json(folder / JOB, job)

@@ -91,6 +91,19 @@ def test_environment_says_threads_and_precision_whatever_was_inherited(monkeypat
     assert (found["OMP_NUM_THREADS"], found["MKL_NUM_THREADS"], found["OLMP_AUTOCAST"]) == ("1", "1", "")
 
 
+def test_it_may_train_on_a_gpu_and_on_a_cpu_it_sees_none(monkeypatch):
+    """Beside a GPU fairseq clips the gradients of a CPU there, and fails."""
+    recipe = read_recipe(HERE / "luong.toml")
+    assert recipe.at("cpu") == recipe
+    assert recipe.environment()["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    there = recipe.at("cuda")
+    assert set(recipe.arguments) - set(there.arguments) == {"--cpu"}
+    assert there.arguments[-2:] == ("--distributed-world-size", "1")
+    assert there.environment()["CUDA_VISIBLE_DEVICES"] == "3"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

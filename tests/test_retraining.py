@@ -121,6 +121,15 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
             retrain(study("rnnsearch").model, others, own.corpus, folder, schedule)
 
 
+def test_one_that_came_to_nothing_makes_way_for_other_settings(finished, study, tmp_path):
+    masks, folder, own = masks_of(finished("OnePlusOne")), tmp_path / "r", study("rnnsearch")
+    with pytest.raises(StudyError, match="fairseq-train failed"):
+        retrain(own.model, masks, own.corpus, folder, replace(QUICK, batch_tokens=2))
+    found = retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
+    assert found.epochs == 2
+    assert (folder / LOG).read_text().count("begin training epoch 1\n") == 1
+
+
 @pytest.fixture(scope="module")
 def short(tmp_path_factory) -> Path:
     """A corpus in which many sentences are as long as others, so that batches could be dealt otherwise."""
