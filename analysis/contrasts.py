@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.frame import require, translation
 from analysis.outcomes import CLASS_BLIND, RULES, Outcome, one_shot, outcomes, placed, rule_beside
-from analysis.significance import Comparison, PairedBootstrap, compare, holm, ranks
+from analysis.significance import BleuDifference, Comparison, PairedBootstrap, compare, holm, ranks
 
 #: what belongs together besides the grouping
 SETTING = ["model", "tolerance", "search", "setting"]
@@ -91,10 +91,19 @@ def _contrast(
     mine, other = pairs["remaining"].astype(float), pairs["other remaining"].astype(float)
     wins = ((mine < other) + (mine == other) / 2).mean()
     bleu = dict.fromkeys(BLEU, math.nan)
-    if bootstrap is not None and len(pairs):
-        systems = [translation({"files": text}) for text in pairs["files"]]
-        baselines = [translation({"files": text}) for text in pairs["other files"]]
-        if all(name in bootstrap for name in (*systems, *baselines)):
-            found = bootstrap.mean_difference(baselines, systems)
-            bleu = dict(zip(BLEU, (-found.drop, -found.high, -found.low, found.p), strict=True))
+    if bootstrap is not None and (found := lost(pairs, bootstrap)) is not None:
+        bleu = dict(zip(BLEU, (-found.drop, -found.high, -found.low, found.p), strict=True))
     return {"first": first, "second": second, **compare(mine, other)._asdict(), "wins": wins, **bleu}
+
+
+def lost(pairs: pd.DataFrame, bootstrap: PairedBootstrap) -> BleuDifference | None:
+    """What test BLEU the first of ``paired`` cells lose against the others, on average.
+
+    None without pairs, or where a translation was not collected.
+    """
+    systems, baselines = (
+        [translation({"files": text}) for text in pairs[name]] for name in ("files", "other files")
+    )
+    if not systems or not all(name in bootstrap for name in (*systems, *baselines)):
+        return None
+    return bootstrap.mean_difference(baselines, systems)

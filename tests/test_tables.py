@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from miniature import evaluation, failure, measured, run, written
@@ -19,6 +20,7 @@ from analysis.tables.published import published, published_rows
 from analysis.tables.render import markdown
 from analysis.tables.retraining import retraining
 from analysis.tables.rounds import rounds
+from analysis.tables.rules import rules
 
 
 def seeds(grouping: str, *remaining: float, **more) -> list[dict]:
@@ -227,6 +229,53 @@ def test_a_search_goes_on_from_the_retraining_before_it(tmp_path):
     one = run(rounds=json.dumps(way), remaining=0.6, config__schedule="iterative")
     table = shown(retraining(of(tmp_path, one)))
     assert table[["epochs", "all epochs"]].to_numpy().tolist() == [["2", "3"]]
+
+
+def test_rules_at_one_size_are_held_against_class_blind(tmp_path):
+    """Two sentences: of what class-uniform says half is right, of what the others say all."""
+    right, wrong = [4, 4, 4, 3, 2, 1, 4, 3, 2, 1], [4, 4, 2, 1, 0, 0, 4, 3, 2, 1]
+    said = {
+        "class-blind": [right, right],
+        "class-uniform": [wrong, wrong],
+        "class-distribution": [right, right],
+    }
+    counted = [
+        {"file_sha256": name, "statistics": np.array(lines, dtype="<i2").tobytes()}
+        for name, lines in said.items()
+    ]
+    rows = [
+        run(search=search, grouping="see2016", cell=f"{search}-{schedule}-{sparsity}", test=29.0)
+        | {"config.schedule": schedule, "config.sparsity": sparsity, "config.dropout": dropout}
+        | {"files": json.dumps({"test.pruned.txt": search})}
+        for search in said
+        for schedule, sparsity, dropout in (
+            ("one-shot", 0.4, None),
+            ("retrain", 0.4, None),
+            ("retrain", 0.6, 0.1),
+        )
+        if (search, sparsity) != ("class-blind", 0.6)
+    ]
+    table = shown(rules(written(tmp_path / "grid", [*STUDY, *rows], sentences=counted)))
+    assert table["schedule"].tolist() == ["one-shot"] * 3 + ["retrain"] * 5
+    assert table["dropout"].tolist() == [""] * 3 + ["0.1"] * 2 + [""] * 3
+    assert table["asked %"].tolist() == ["60.0"] * 3 + ["40.0"] * 2 + ["60.0"] * 3
+    assert table["search"].tolist()[:3] == ["class-blind", "class-distribution", "class-uniform"]
+    assert set(table["test drop"]) == {"1.00"}
+    # precisions 4/8, 2/6, 0 and 0 of 4 and 2, which sacrebleu smooths to 1/8 and 1/8: all sentences are alike
+    lost = f"{100 - 100 * (4 / 8 * 2 / 6 / 8 / 8) ** 0.25:.2f}"
+    assert table["class-blind drop"].tolist() == [
+        "",
+        "0.00",
+        f"**{lost}**",
+        "",
+        "",
+        "",
+        "0.00",
+        f"**{lost}**",
+    ]
+    assert table["interval"].tolist()[:3] == ["", "[0.00, 0.00]", f"[{lost}, {lost}]"]
+    with pytest.raises(NotCollected, match="olmp grid sparsity"):
+        rules(of(tmp_path / "none", *STUDY))
 
 
 def test_rounds_are_the_way_of_each_cell(tmp_path):

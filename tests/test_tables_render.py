@@ -167,7 +167,8 @@ def results(tmp_path):
         for name in [f"{schedule}-{grouping}-{search}-{seed}"]
     ]
     rule = run(model="a_b&50%", grouping="single", search="class-blind", remaining=0.8)
-    return written(tmp_path / "grid", [*rows, rule, failure()])
+    given = rule | {"cell": "given", "config.sparsity": 0.2}
+    return written(tmp_path / "grid", [*rows, rule, given, failure()])
 
 
 def test_all_tables_are_saved(results, tmp_path):
@@ -202,7 +203,8 @@ def test_seeds_that_end_alike_have_empty_intervals(tmp_path):
         for seed in (1, 2, 3)
     ]
     rule = run(grouping="single", search="class-blind", remaining=0.8)
-    for one in made(written(tmp_path, [*rows, rule])):
+    given = rule | {"cell": "given", "config.sparsity": 0.2}
+    for one in made(written(tmp_path, [*rows, rule, given])):
         assert not one.missing
         for text in (one.markdown(), one.html(), one.latex()):
             assert not re.search(r"\b(nan|inf)\b", text)

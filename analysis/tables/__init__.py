@@ -18,6 +18,7 @@ from analysis.tables.optimism import optimism
 from analysis.tables.published import published
 from analysis.tables.retraining import retraining
 from analysis.tables.rounds import rounds
+from analysis.tables.rules import rules
 
 __all__ = ["TABLES", "Made", "made", "save"]
 
@@ -30,6 +31,7 @@ TABLES: Mapping[str, Callable[[Results], Styler]] = MappingProxyType(
         "optimisers": optimisers,
         "retraining": retraining,
         "rounds": rounds,
+        "rules": rules,
         "sparsities": sparsities,
         "optimism": optimism,
         "published": published,
