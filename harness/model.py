@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import itertools
 import logging
+import os
 import pickle
 import struct
 import typing
@@ -28,6 +29,7 @@ from torch import nn
 from grouping.anatomy import ModelDescription, parts_of
 from grouping.errors import StudyError
 from harness.files import write_atomically
+from harness.workers import GPUS
 
 SUPPORTED = {"lstm": "LSTMModel", "transformer": "TransformerModel"}
 #: what reading a damaged file was seen to raise inside torch; a trusted one may also need foreign modules
@@ -331,10 +333,22 @@ def _compact(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def import_fairseq() -> None:
-    """Import what reading a model takes: seconds, once, where other processes are forked afterwards."""
-    with quiet_fairseq():
-        import fairseq.models
-        import fairseq.tasks.translation  # noqa: F401
+    """Import what reading a model takes: seconds, once, where other processes are forked afterwards.
+
+    To be called before anything else imports fairseq, which counts the GPUs then: no fork of a process that
+    has asked CUDA can use it.
+    """
+    visible = os.environ.get(GPUS)
+    os.environ[GPUS] = ""
+    try:
+        with quiet_fairseq():
+            import fairseq.models
+            import fairseq.tasks.translation  # noqa: F401
+    finally:
+        if visible is None:
+            del os.environ[GPUS]
+        else:
+            os.environ[GPUS] = visible
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ class CellConfig(Strict):
         description="of retraining, halved each epoch; of gradual while it prunes, then halved each epoch",
     )
     autocast: Literal["", "bfloat16"] = Field(
-        "", description="bfloat16: retraining computes in it, where the device has it; empty: float32"
+        "", description="bfloat16: retraining computes in it, where a processor has it; empty: float32"
     )
     batch_tokens: int = Field(2000, ge=1, description="tokens of a batch of retraining, at most")
     dropout: float | None = Field(

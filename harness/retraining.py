@@ -20,12 +20,13 @@ from grouping.errors import StudyError
 from harness.checkpoints import BEST, LAST, mend
 from harness.claim import Claim, is_leftover
 from harness.corpus.corpus import Corpus
-from harness.decoding.linear import find_device, trains_in_bfloat16
+from harness.decoding.linear import find_device, multiplies
 from harness.files import write_json
 from harness.gradual import Gradual
 from harness.masks import write_masks
 from harness.model import TranslationModel, hash_weights, read_checkpoint
 from harness.trainer import training
+from harness.workers import GPUS
 
 GRADUAL, TEACHER = "gradual.json", "teacher.pt"
 JOB, LOG, PRUNED, MASKS, DONE = "job.json", "train.log", "pruned.pt", "masks.npz", "retraining.json"
@@ -38,7 +39,7 @@ LINE = re.compile(r"\| valid \| (\{.*\})\s*$")
 #: of fairseq-train, which takes all GPUs that it sees unless told otherwise
 PLACED = {"cpu": ["--cpu"], "cuda": ["--distributed-world-size", "1"]}
 #: of its environment on a CPU: where it sees a GPU, it clips gradients there all the same, and fails
-HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
+HIDDEN = {GPUS: ""}
 #: seconds between two looks at the log
 LOOK = 0.2
 #: settings of a cell that are those of its schedule, too, by the same names
@@ -54,8 +55,8 @@ class Schedule:
     counts. ``batch_tokens`` are those of a batch, at most. ``dropout``, a fraction, replaces that of the
     dense model's training: what is left of a pruned model overfits less (Han et al., 2015, section 3.2).
     ``distillation`` is the weight of the teacher in the loss. ``autocast`` is bfloat16, or empty for float32,
-    in which a device without bfloat16 computes all the same. ``device`` is cpu or cuda: one GPU, whose sums
-    are not in the same order each time, so that the same training may end in other last bits.
+    in which a GPU, and a processor without bfloat16, compute anyway. ``device`` is cpu or cuda: one GPU,
+    whose sums are not in the same order each time, so that the same training may end in other last bits.
     """
 
     epochs: int = 5
@@ -99,8 +100,9 @@ class Schedule:
 
     @property
     def precision(self) -> str:
-        """In which the device computes: bfloat16 only where it multiplies in it."""
-        return self.autocast if self.autocast and trains_in_bfloat16(self.device) else "float32"
+        """In which it computes: bfloat16 only on a processor that multiplies in it."""
+        short = self.autocast and self.device == "cpu" and multiplies(torch.bfloat16)
+        return self.autocast if short else "float32"
 
     def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Of the model that is trained, from those of its checkpoint.
@@ -176,7 +178,7 @@ def retrain(
             if any((folder / name).exists() for name in (BEST, LAST, DONE)):
                 raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
             # one that came to nothing, mostly by impossible settings
-            for name in (JOB, LOG, PRUNED, MASKS, GRADUAL, TEACHER):
+            for name in (LOG, PRUNED, MASKS, GRADUAL, TEACHER):
                 (folder / name).unlink(missing_ok=True)
         # first: from here on the folder resumes, wherever it and the corpus are by then
         if not (folder / JOB).exists() or read_job(folder / JOB) != job:

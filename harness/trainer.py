@@ -104,8 +104,6 @@ class Trainer:
         # the modules of this process, and none of a folder that it happens to be in
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        # torch asks NVML for GPUs: once CUDA was asked, no fork could use it
-        own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         command = [sys.executable, "-P", "-m", "harness.trainer", str(os.getpid())]
         self._requests, theirs = socket.socketpair()
         with theirs:
@@ -157,14 +155,14 @@ def _say_to(file: int) -> None:
 
 def _import() -> None:
     """What a training imports, but ``harness.training``: that reads the environment and changes fairseq."""
+    from harness.model import import_fairseq
+
+    import_fairseq()
     import fairseq_cli.train  # noqa: F401
     import torch._dynamo  # noqa: F401 (by the first optimizer)
 
     import harness.gradual
     import harness.retraining  # noqa: F401
-    from harness.model import import_fairseq
-
-    import_fairseq()
 
 
 def _train(parent: int, request: Mapping[str, Any]) -> None:

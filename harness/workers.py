@@ -23,6 +23,8 @@ Outcome = TypeVar("Outcome")
 
 #: of Linux's prctl: the signal that a process gets when its parent dies
 PR_SET_PDEATHSIG = 1
+#: the environment variable that says which GPUs a process may use
+GPUS = "CUDA_VISIBLE_DEVICES"
 #: children that one task may take with it before it is given up
 ATTEMPTS = 3
 

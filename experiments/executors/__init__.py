@@ -61,8 +61,9 @@ def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> Non
 
     waiting = left(grid, cells, options)
     forget_failures(grid, waiting)
-    gpus = visible_gpus() if any(cell.config.device == "cuda" for cell in waiting) else []
-    jobs = options.jobs or len(gpus) or cores()
+    there = [cell.config.device == "cuda" for cell in waiting]
+    gpus = visible_gpus() if any(there) else []
+    jobs = options.jobs or (len(gpus) if waiting and all(there) else cores())
     work = options.work(grid)
     with Progress(grid, len(cells), len(cells) - len(waiting), jobs) as progress:
         LocalRun(work, jobs, Limits(options.seconds, options.memory_gb), progress, gpus)(waiting)

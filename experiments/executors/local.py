@@ -21,7 +21,7 @@ from experiments.progress import Progress
 from experiments.work import Outcome, Work
 from grouping import StudyError
 from harness.claim import Watch
-from harness.workers import die_with_parent
+from harness.workers import GPUS, die_with_parent
 
 #: processes that one cell may take with it before it is given up; attempts to start one
 ATTEMPTS = 3
@@ -213,7 +213,7 @@ def _begin(process: BaseProcess) -> None:
 def _serve(work: Work, connection: Connection, gpu: str | None) -> None:
     """A worker's life: run cells until the runner closes its end of the pipe or is gone."""
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch has not asked for devices yet
+        os.environ[GPUS] = gpu  # torch has not asked for devices yet
     import torch
 
     die_with_parent()  # which is the process that we are forked from
@@ -256,7 +256,7 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, by what CUDA calls them. Raises StudyError if there is none."""
     from torch.cuda import device_count
 
-    count, chosen = device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    count, chosen = device_count(), os.environ.get(GPUS)
     found = [str(i) for i in range(count)] if chosen is None else chosen.split(",")[:count]
     if not found:
         raise StudyError(

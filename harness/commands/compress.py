@@ -145,7 +145,7 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
     cell.add_argument(
         "--autocast",
         metavar="NAME",
-        help="bfloat16: retrain in it, where the device has it (default: float32)",
+        help="bfloat16: retrain in it, where the processor has it (default: float32)",
     )
 
 

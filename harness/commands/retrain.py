@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--autocast",
         default="",
         metavar="NAME",
-        help="bfloat16: compute in it, where the device has it (default: float32)",
+        help="bfloat16: compute in it, where the processor has it (default: float32)",
     )
     parser.add_argument(
         "--distillation",
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
     how = f" in {found.precision}" if found.precision else ""
     if args.autocast and found.precision == "float32":
-        how += ", since there is no bfloat16 here"
+        how += ", since there is no bfloat16 here, or it is a GPU"
     took = f"{found.words:,} words, {found.seconds:.0f} s{how}"
     print(f"{found.epochs} epochs, {found.updates} updates, {took}")
     print(f"loss on valid: {losses}")

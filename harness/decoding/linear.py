@@ -68,13 +68,6 @@ def multiplies(dtype: torch.dtype) -> bool:
     return torch.backends.mkldnn.is_available()
 
 
-def trains_in_bfloat16(device: str) -> bool:
-    """Whether this class of device, cpu or cuda, has the instructions for it, here."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return multiplies(torch.bfloat16)
-
-
 #: what rounding costs in precision has to be worth it
 WORTHWHILE = 1.3
 
@@ -98,7 +91,7 @@ def fastest_precision(device: str) -> str:
     lower = ["bfloat16"]
     if place.type == "cpu" and int8.unit():
         lower.append("int8")
-    if place.type == "cuda" and not trains_in_bfloat16("cuda"):
+    if place.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         lower = ["float16"]
     chosen, least = "float32", _seconds(Place.of(place, "float32"))
     for name in lower:

@@ -11,10 +11,11 @@ registers no task of its own, so that its checkpoints still say ``translation`` 
   to load; this one class is added to what torch accepts. And it deals the sentences to batches by the seed
   and the epoch in which the process began, so that a resumed training would see other batches: here they
   are always those of the first epoch.
-- ``OLMP_AUTOCAST=bfloat16`` computes forward and backward passes in bfloat16, which on a CPU is 1.5
-  to 2 times faster where it has the instructions. Where the device has not, LSTMs would fail and products
+- ``OLMP_AUTOCAST=bfloat16`` computes forward and backward passes on a CPU in bfloat16, which is 1.5
+  to 2 times faster where the CPU has the instructions. Where it has not, LSTMs would fail and products
   take ten times as long, so it computes in float32. Weights and optimizer state are float32, as is
-  validation.
+  validation. On a GPU it computes in float32: fairseq's step turns autocast off there, and an LSTM of
+  cuDNN would take float16, which wants its losses scaled.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import torch
 from fairseq.tasks.fairseq_task import FairseqTask
 from numpy.typing import NDArray
 
-from harness.decoding.linear import trains_in_bfloat16
+from harness.decoding.linear import multiplies
 from harness.masks import read_masks
 from harness.workers import die_with_parent
 
@@ -47,10 +48,13 @@ _get_batch_iterator = FairseqTask.get_batch_iterator
 
 
 def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: Any, **options: Any) -> tuple:
-    """fairseq's own training step, under autocast if the model is where bfloat16 is."""
-    device = next(model.parameters()).device.type
-    short = AUTOCAST == "bfloat16" and trains_in_bfloat16(device)
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=short):
+    """fairseq's own training step, under autocast if the model is on a CPU that has bfloat16."""
+    short = (
+        AUTOCAST == "bfloat16"
+        and next(model.parameters()).device.type == "cpu"
+        and multiplies(torch.bfloat16)
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=short):
         return _train_step(task, sample, model, *rest, **options)
 
 

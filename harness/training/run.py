@@ -41,7 +41,6 @@ def main(job: Path) -> None:
     args = options.parse_args_and_arch(options.get_training_parser(), words)
     for name in own & set(settings):
         setattr(args, name, settings[name])
-    args.distributed_world_size = 1  # fairseq counted the GPUs when it was imported
     if "gradual" in content:
         install(Pruner(Gradual.read(job.with_name(GRADUAL)), int(args.max_epoch)))
     log = job.with_name(LOG)
