@@ -21,7 +21,7 @@ from grids import OLMP, session, write_plan
 from experiments import inputs as inputs_module
 from experiments.collect import collect
 from experiments.cost import TRAINING_RATE, estimate
-from experiments.executors import Options, executors, run_debug, run_local
+from experiments.executors import Options, executors, local, run_debug, run_local
 from experiments.grid import Grid, cell_folders
 from experiments.inputs import Inputs
 from experiments.plan import Cells, Plan, PlannedCell, cells_of
@@ -32,6 +32,7 @@ from harness import cli
 from harness.claim import Claim
 from harness.record import read
 from harness.records import Failure
+from harness.workers import cores
 
 #: what differs between two runs of the same cells
 TIMES = ["seconds", "other_seconds", "files"]
@@ -486,6 +487,25 @@ def test_a_search_that_does_not_exist_is_told_before_anything_runs(toml, tmp_pat
     assert cli.main(["grid", str(toml('search = "NSC"')), "--out", str(out)]) == 2
     assert "'NSC'" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "jobs", "gpus"),
+    [
+        (["cuda"], None, 2, ["0", "1"]),
+        (["cuda", "cpu"], None, cores(), ["0", "1"]),  # not a cell at a time for each GPU
+        (["cuda"], 5, 5, ["0", "1"]),
+        (["cpu"], None, cores(), []),
+    ],
+)
+def test_how_many_cells_run_beside_gpus(planned, tmp_path, monkeypatch, devices, asked, jobs, gpus):
+    """What is started, on a machine that has two of them."""
+    started = []
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(local.LocalRun, "__call__", lambda run, cells: started.append((run.jobs, run.gpus)))
+    cells = planned({"grouping": "gate", "device": devices})
+    run_local(Grid(tmp_path / "grid"), cells, Options(jobs=asked))
+    assert started == [(jobs, gpus)]
 
 
 def test_a_gpu_that_is_not_there_is_missed_clearly(toml, tmp_path, capsys, monkeypatch):

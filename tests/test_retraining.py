@@ -125,6 +125,7 @@ def test_one_that_came_to_nothing_makes_way_for_other_settings(finished, study, 
     masks, folder, own = masks_of(finished("OnePlusOne")), tmp_path / "r", study("rnnsearch")
     with pytest.raises(StudyError, match="fairseq-train failed"):
         retrain(own.model, masks, own.corpus, folder, replace(QUICK, batch_tokens=2))
+    (folder / LOG).unlink()  # as if killed while it made way
     found = retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
     assert found.epochs == 2
     assert (folder / LOG).read_text().count("begin training epoch 1\n") == 1

@@ -3,10 +3,11 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, is_alive, wait_until
+from conftest import MODELS, ROOT, is_alive, wait_until
 
 from grouping.errors import StudyError
 from harness import trainer
@@ -37,6 +38,22 @@ def process() -> subprocess.Popen:
 
 def children(number: int) -> list[int]:
     return list(map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("module", ["harness.trainer", "experiments.preload"])
+def test_what_processes_are_forked_from_asks_for_no_gpu(module):
+    """fairseq counts the GPUs when it is imported, and a fork of who asked CUDA cannot use it."""
+    code = f"""
+import os, importlib, torch
+seen = []
+torch.cuda.device_count = lambda: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]) or 0
+found = importlib.import_module({module!r})
+getattr(found, "_import", lambda: None)()
+print(set(seen), os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+    own = os.environ | {"CUDA_VISIBLE_DEVICES": "MIG-7"}
+    said = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, cwd=ROOT)
+    assert said.stdout.splitlines()[-1] == "{''} MIG-7", said.stderr
 
 
 def test_one_process_for_all_trainings_that_keeps_nothing_open(train, tmp_path, monkeypatch):
