@@ -21,7 +21,7 @@ interval of the same bootstrap, bold where it excludes zero, not corrected. What
 would change is not in it.
 """
 SHOWN = ["schedule", "dropout", "sparsity"]
-#: what concerns searches alone, or retraining where there is none: no part of a setting here
+#: what concerns searches, or iterative schedules, alone: no part of a setting here
 IDLE = (
     *("evaluations", "tokens", "start", "sigma", "racing", "skipping", "precision"),
     *("criterion", "confidence", "round_epochs"),
