@@ -17,6 +17,8 @@ from analysis.figures.cells import cells_data, pruned_to, staircase
 from analysis.figures.groupings import group_sparsity_data, pairwise_data, roles_data
 from analysis.frame import NotCollected
 
+pytestmark = pytest.mark.no_cover
+
 NAMES = [figure.name for figure in FIGURES]
 
 

@@ -19,6 +19,8 @@ from analysis.frame import (
     translation,
 )
 
+pytestmark = pytest.mark.no_cover
+
 
 def test_derived_columns_are_documented_and_right(tmp_path):
     runs = written(tmp_path / "grid", [run(remaining=0.75), failure()]).runs

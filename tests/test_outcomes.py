@@ -7,6 +7,8 @@ from miniature import failure, run
 from analysis.frame import NotCollected
 from analysis.outcomes import PLACE, failures, one_shot, outcomes, placed, rule_beside
 
+pytestmark = pytest.mark.no_cover
+
 
 def frame(*rows: dict) -> pd.DataFrame:
     return pd.DataFrame(list(rows))

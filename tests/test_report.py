@@ -18,6 +18,8 @@ from analysis.report.texts import Texts
 from analysis.significance import BleuDifference, sign_test
 from harness.bleu import Bleu
 
+pytestmark = pytest.mark.no_cover
+
 
 def counted(references: list[str], hypotheses: list[str]) -> np.ndarray:
     return Bleu(references).statistics(hypotheses)

@@ -18,6 +18,7 @@ CHROMIUM = next(
     None,
 )
 pytestmark = [
+    pytest.mark.no_cover,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: the package chromium)"),
 ]

@@ -12,6 +12,8 @@ from sacrebleu.significance import PairedTest
 from analysis.significance import PairedBootstrap, bleu_difference, compare, holm, mean_interval, ranks
 from harness.bleu import Bleu
 
+pytestmark = pytest.mark.no_cover
+
 #: Student (1908), hours of sleep gained by two drugs: R's data set `sleep`
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 DRUG_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]

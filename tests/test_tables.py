@@ -22,6 +22,8 @@ from analysis.tables.retraining import retraining
 from analysis.tables.rounds import rounds
 from analysis.tables.rules import rules
 
+pytestmark = pytest.mark.no_cover
+
 
 def seeds(grouping: str, *remaining: float, **more) -> list[dict]:
     found = [run(grouping=grouping, seed=n, remaining=r, **more) for n, r in enumerate(remaining, start=1)]

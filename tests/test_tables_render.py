@@ -15,6 +15,8 @@ from analysis.tables import TABLES, made, render, save
 from analysis.tables.best import best
 from analysis.tables.style import caption_of, data_of, interval, spread, table
 
+pytestmark = pytest.mark.no_cover
+
 NASTY = r"a_b & 50% <b>x</b> #1 {y} ~ ^ $z$ \end{tabular} |"
 ROWS = pd.DataFrame(
     {
