@@ -54,8 +54,10 @@ class Spent(NamedTuple):
     epoch: float | None
 
 
+#: what decides how fast a cell goes, before anything else: the model, the text and the device
+Inputs = tuple[str, str, str]
 #: what finished cells took, by the paths of their results, with what it depends on; None: cannot be read
-Memory = dict[Path, tuple[tuple[str, str], Spent] | None]
+Memory = dict[Path, tuple[Inputs, Spent] | None]
 
 
 def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = None) -> Estimate:
@@ -66,7 +68,7 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
     """
     memory = {} if memory is None else memory
     left = [cell for cell in cells if grid.state(cell) != "done"]
-    spent: dict[tuple[str, str], list[Spent]] = {_inputs(cell.config): [] for cell in left}
+    spent: dict[Inputs, list[Spent]] = {_inputs(cell.config): [] for cell in left}
     for folder in dict.fromkeys((grid.cells_folder, *sorted(grid.folder.parent.glob("*/cells")))):
         missing = {key for key, found in spent.items() if all(one.given for one in found)}
         if missing:
@@ -102,14 +104,11 @@ def _guess(folder: Path) -> Spent:
     return Spent(False, once, 1 / RATE, FINAL * once, epoch)
 
 
-def _inputs(config: CellConfig) -> tuple[str, str]:
-    """What decides how fast a cell goes, before anything else: the model and the text."""
-    return config.checkpoint_sha256, config.corpus_sha256
+def _inputs(config: CellConfig) -> Inputs:
+    return config.checkpoint_sha256, config.corpus_sha256, config.device
 
 
-def _finished(
-    folder: Path, wanted: set[tuple[str, str]], memory: Memory
-) -> Iterator[tuple[tuple[str, str], Spent]]:
+def _finished(folder: Path, wanted: set[Inputs], memory: Memory) -> Iterator[tuple[Inputs, Spent]]:
     """What the finished cells of these inputs took."""
     for path in sorted(folder.glob(f"*/*/{records.RESULT}")):
         if path not in memory:
@@ -118,7 +117,7 @@ def _finished(
             yield found
 
 
-def _spent(path: Path) -> tuple[tuple[str, str], Spent] | None:
+def _spent(path: Path) -> tuple[Inputs, Spent] | None:
     try:
         config = read(path.with_name(records.CONFIG), CellConfig)
         result = read(path, Result)

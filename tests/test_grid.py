@@ -420,6 +420,29 @@ def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
     assert "cell-hours left (as the finished one took)" in capsys.readouterr().out
 
 
+def test_a_part_of_a_plan_leaves_it_whole(toml, tmp_path, capsys):
+    path, out = str(toml('grouping = ["component", "layer", "stage"]')), tmp_path / "grid"
+    where = [path, "--out", str(out)]
+    part = ["--only", "*/layer-*", "--only", "*/stage-*-seed1-*"]
+    assert cli.main(["plan", *where, *part]) == 0
+    shown = capsys.readouterr().out
+    assert [line.partition("-")[0] for line in shown.splitlines()[:2]] == [
+        "rnnsearch/layer",
+        "rnnsearch/stage",
+    ]
+    assert f"quick: 2 of 3 cells, 0 skipped, in {out}\n2 planned\n" in shown
+    for verb in ("plan", "grid"):
+        assert cli.main([verb, *where, "--only", "layer*"]) == 2
+        said = "--only layer*: no cell of the plan has such a name; names are like rnnsearch/component-"
+        assert said in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main(["grid", *where, "--jobs", "1", *part[:2]]) == 0
+    end = f"all 1 cells of {path} that --only names are done in {out}: `olmp collect {out}`\n"
+    assert capsys.readouterr().out.endswith(end)
+    assert cli.main(["status", str(out)]) == 0
+    assert "1 done, 2 planned" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("verb", ["plan", "grid"])
 @pytest.mark.parametrize("name", ["notes.txt", "plan.json"])
 def test_a_folder_with_something_else_is_left_alone(toml, tmp_path, capsys, verb, name):

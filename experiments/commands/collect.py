@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
             if dropped:
                 print(
                     f"{dropped} cells of {folder} are no longer planned: the plan that {grid.folder} was run "
-                    "with last is without them (if it was a part of another, run that one and collect again)",
+                    "with last is without them (if it was a part of another, run that one with --only, "
+                    "which keeps its plan whole, and collect again)",
                     file=sys.stderr,
                 )
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from experiments.commands.options import planned
+    from experiments.commands.options import chosen, planned
     from experiments.executors import Options, executors, refuse_failed
     from experiments.executors.slurm import read_site
     from experiments.trackers import check_trackers
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
     grid, cells, inputs = planned(args)
     if not cells.cells:
         raise StudyError(f"plan {args.plan} has no cell that is not skipped: `olmp plan` says why")
+    wanted = chosen(cells.cells, args.only)
     options = Options(
         jobs=args.jobs,
         seconds=args.cell_seconds,
@@ -85,15 +86,16 @@ def run(args: argparse.Namespace) -> None:
         print(said, file=sys.stderr)
     grid.write_plan(cells)
     inputs.keep()
-    execute(grid, cells.cells, options)
-    states = [grid.state(cell) for cell in cells.cells]
+    execute(grid, wanted, options)
+    states = [grid.state(cell) for cell in wanted]
     if set(states) <= {"done", "failed"}:  # not where SLURM goes on
-        refuse_failed(grid, cells.cells)
-        elsewhere = sum(cell.name in grid.known for cell in cells.cells)
+        refuse_failed(grid, wanted)
+        elsewhere = sum(cell.name in grid.known for cell in wanted)
         beside = f", {elsewhere} of them in {args.done_in}" if elsewhere else ""
         into = f" --into {args.done_in}" if args.done_in else ""
+        of = f"{args.plan} that --only names" if args.only else args.plan
         collect = f"`olmp collect {grid.folder}{into}`"
-        print(f"all {len(states)} cells of {args.plan} are done in {grid.folder}{beside}: {collect}")
+        print(f"all {len(states)} cells of {of} are done in {grid.folder}{beside}: {collect}")
 
 
 def replaced(grid: "Grid", cells: "Cells") -> str:

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import argparse
+import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     """The plan, and where its grid is."""
     parser.add_argument("plan", help="name of a shipped plan, a .toml file, or module:function")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the grid's folder (default: runs/<plan>)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of the plan the cells with such names alone, for example 'luong/stage-*'; may be given again",
+    )
     add_known(parser)
     add_trust(parser)
 
@@ -82,6 +90,23 @@ def planned(args: argparse.Namespace) -> tuple["Grid", "Cells", "Inputs"]:
     except StudyError as error:
         raise StudyError(f"plan {args.plan}: {error}") from None
     return grid, cells, inputs
+
+
+def chosen(cells: Sequence["PlannedCell"], patterns: Sequence[str]) -> list["PlannedCell"]:
+    """The cells whose names match one of the patterns of a shell; all without any.
+
+    Raises StudyError for a pattern that no name matches.
+    """
+    from grouping import StudyError
+
+    names = [cell.name for cell in cells]
+    for pattern in patterns:
+        if names and not fnmatch.filter(names, pattern):
+            raise StudyError(
+                f"--only {pattern}: no cell of the plan has such a name; names are like {names[0]} "
+                "(`olmp plan` lists them)"
+            )
+    return [cell for cell in cells if not patterns or any(fnmatch.fnmatch(cell.name, p) for p in patterns)]
 
 
 def check_names(cells: Sequence["PlannedCell"]) -> None:

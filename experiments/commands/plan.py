@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from experiments.commands.options import planned
+    from experiments.commands.options import chosen, planned
     from experiments.cost import estimate
     from experiments.grid import counted
     from grouping import StudyError
@@ -29,17 +29,19 @@ def run(args: argparse.Namespace) -> None:
     if args.jobs is not None and args.jobs < 1:
         raise StudyError(f"--jobs {args.jobs} is not possible: give 1 or more")
     grid, cells, _ = planned(args)
-    states = [grid.state(cell) for cell in cells.cells]
-    width = max((len(cell.name) for cell in cells.cells), default=0)
-    for cell, state, said in zip(cells.cells, states, differences(cells.cells), strict=True):
+    wanted = chosen(cells.cells, args.only)
+    states = [grid.state(cell) for cell in wanted]
+    width = max((len(cell.name) for cell in wanted), default=0)
+    for cell, state, said in zip(wanted, states, differences(wanted), strict=True):
         print(f"{cell.name:{width}}  {state:11}  {said}".rstrip())
     kinds = Counter((s.reason, s.settings["model"], s.settings.get("grouping", "")) for s in cells.skipped)
     for (reason, model, grouping), count in kinds.items():
         print(f"skipped: {count} of {model} {grouping}".rstrip() + f": {reason}")
-    print(f"{cells.title}: {len(cells.cells)} cells, {len(cells.skipped)} skipped, in {grid.folder}")
+    of = f"{len(wanted)} of " if args.only else ""
+    print(f"{cells.title}: {of}{len(cells.cells)} cells, {len(cells.skipped)} skipped, in {grid.folder}")
     print(", ".join(f"{count} {state}" for state, count in counted(states).items()))
     if states.count("done") < len(states):
-        found = estimate(grid, cells.cells)
+        found = estimate(grid, wanted)
         ones = "finished one" if found.measured == 1 else f"{found.measured} finished ones"
         basis = f"as the {ones} took" if found.measured else "a guess, none is done here or beside it"
         print(f"about {found.hours:.2f} cell-hours left ({basis}); a cell takes one core")
