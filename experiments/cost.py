@@ -28,11 +28,12 @@ FINAL = 20
 class Estimate:
     """Cell-hours (one core each) for the cells that are left, and for the longest of them.
 
-    ``measured`` cells are behind the figures.
+    ``measured`` cells are behind the figures; of ``guessed`` cells nothing like them is done.
     """
 
     hours: float
     measured: int
+    guessed: int
     longest: float
 
     def elapsed(self, jobs: int) -> float:
@@ -61,7 +62,7 @@ Memory = dict[Path, tuple[Inputs, Spent] | None]
 
 
 def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = None) -> Estimate:
-    """The time that the cells without a result take, if each goes as those of its model did.
+    """The time that the cells without a result take, if each goes as those of its model, text, device did.
 
     Cells of the grids beside this one count where it has no search of the model. Who asks again and again
     gives the same ``memory``, so that no result is read twice.
@@ -76,7 +77,9 @@ def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = N
                 spent[inputs].append(one)
     guess = cache(_guess)
     seconds = [_seconds(cell.config, spent[_inputs(cell.config)], guess(cell.corpus)) for cell in left]
-    return Estimate(sum(seconds) / 3600, sum(map(len, spent.values())), max(seconds, default=0.0) / 3600)
+    guessed = sum(not spent[_inputs(cell.config)] for cell in left)
+    measured = sum(map(len, spent.values()))
+    return Estimate(sum(seconds) / 3600, measured, guessed, max(seconds, default=0.0) / 3600)
 
 
 def _seconds(config: CellConfig, spent: Sequence[Spent], guess: Spent) -> float:

@@ -42,7 +42,7 @@ def summary_lines(config: CellConfig, result: Result) -> list[str]:
         lines.append(f"{given}; on confirm {judged}, {excess:.2f}, is {where} the tolerance")
     elif not result.pruned:
         lines.append(
-            f"nothing that was tried is within the tolerance: allow more of it, or more evaluations; on "
+            f"nothing that was tried is within the tolerance: allow more of it, or a larger budget; on "
             f"{result.sets['search'].sentences} sentences a bound lies far above the drop"
         )
     lines += [

@@ -220,6 +220,11 @@ WRONG = [
     ("--device", "tpu", "unknown device 'tpu': give cpu or cuda"),
     ("--racing", "1", "racing 1.0 is not possible: Input should be less than 0.5"),
     ("--precision", "int4", "--precision int4 is not possible: give float32, .*, int8, or auto"),
+    (
+        "--learning-rate",
+        "0.1",
+        "--learning-rate means nothing to the schedule one-shot: .* --schedule retrain",
+    ),
     ("--sparsity", "60", r"sparsity 60.0 is not possible: .* less than 1 \(fraction of the prunable"),
 ]
 

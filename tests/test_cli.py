@@ -39,13 +39,21 @@ CELL += [
     "--precision",
 ]
 CELL += ["--no-skipping", "--sparsity", "--round-tolerance"]
-GRID = ["--out", "--done-in", "--trust-checkpoint", "--keep-checkpoints", "--cell-seconds", "--cell-memory"]
+GRID = [
+    "--out",
+    "--only",
+    "--done-in",
+    "--trust-checkpoint",
+    "--keep-checkpoints",
+    "--cell-seconds",
+    "--cell-memory",
+]
 OPTIONS = {
     "groups": [*MODEL, "--grouping", "--vectors", "--seed"],
     "compress": [*MODEL, "--out", "--workers", "--device", *CELL],
     "evaluate": [*MODEL, "--split", "--beam", "--hypotheses", "--threads", "--device"],
     "retrain": [*MODEL, "--device", "--cell", "--out", *RETRAINING, "--seed"],
-    "plan": ["--out", "--done-in", "--trust-checkpoint", "--jobs"],
+    "plan": ["--out", "--only", "--done-in", "--trust-checkpoint", "--jobs"],
     "grid": [*GRID, "--executor", "--jobs", "--retry-failed", "--tracker", "--site", "--wait"],
     "status": ["--cells", "--done-in"],
     "collect": ["--into"],

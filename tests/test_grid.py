@@ -418,6 +418,10 @@ def test_the_commands_lead_from_plan_to_table(toml, tmp_path, capsys):
     next((out / "cells").glob("*/layer-*/result.json")).unlink()
     assert cli.main(["plan", path, "--out", str(out)]) == 0
     assert "cell-hours left (as the finished one took)" in capsys.readouterr().out
+    other = toml('grouping = ["component", "layer"]', 'model = "luong"\ngrouping = "layer"')
+    assert cli.main(["plan", str(other), "--out", str(out)]) == 0
+    said = "(as the finished one took, and a guess for 1 cells of which none is like these); a cell takes"
+    assert said in capsys.readouterr().out
 
 
 def test_a_part_of_a_plan_leaves_it_whole(toml, tmp_path, capsys):

@@ -26,7 +26,8 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="of the plan the cells with such names alone, for example 'luong/stage-*'; may be given again",
+        help="of the plan those cells alone whose whole names, as `olmp plan` prints them, match a shell's "
+        "pattern, for example 'luong/stage-*'; may be given again",
     )
     add_known(parser)
     add_trust(parser)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from experiments.commands.options import add_plan
 
 if TYPE_CHECKING:
+    from experiments.cost import Estimate
     from experiments.plan import PlannedCell
 
 SUMMARY = "list the cells of a plan, what is done, and what the rest will take; runs nothing"
@@ -35,18 +36,25 @@ def run(args: argparse.Namespace) -> None:
     for cell, state, said in zip(wanted, states, differences(wanted), strict=True):
         print(f"{cell.name:{width}}  {state:11}  {said}".rstrip())
     kinds = Counter((s.reason, s.settings["model"], s.settings.get("grouping", "")) for s in cells.skipped)
-    for (reason, model, grouping), count in kinds.items():
+    for (reason, model, grouping), count in kinds.items() if not args.only else ():
         print(f"skipped: {count} of {model} {grouping}".rstrip() + f": {reason}")
     of = f"{len(wanted)} of " if args.only else ""
     print(f"{cells.title}: {of}{len(cells.cells)} cells, {len(cells.skipped)} skipped, in {grid.folder}")
     print(", ".join(f"{count} {state}" for state, count in counted(states).items()))
     if states.count("done") < len(states):
         found = estimate(grid, wanted)
-        ones = "finished one" if found.measured == 1 else f"{found.measured} finished ones"
-        basis = f"as the {ones} took" if found.measured else "a guess, none is done here or beside it"
-        print(f"about {found.hours:.2f} cell-hours left ({basis}); a cell takes one core")
+        print(f"about {found.hours:.2f} cell-hours left ({basis(found)}); a cell takes one core")
         if args.jobs:
             print(f"with {args.jobs} cells side by side about {found.elapsed(args.jobs):.2f} hours")
+
+
+def basis(found: "Estimate") -> str:
+    """What an estimate rests on."""
+    if not found.measured:
+        return "a guess for a CPU, here and beside it none of the same model, text and device is done"
+    ones = "finished one" if found.measured == 1 else f"{found.measured} finished ones"
+    guessed = f", and a guess for {found.guessed} cells of which none is like these" if found.guessed else ""
+    return f"as the {ones} took{guessed}"
 
 
 def differences(cells: Sequence["PlannedCell"]) -> Iterator[str]:

@@ -11,7 +11,11 @@ SUMMARY = "watch a running grid in the terminal: its cells, the best so far, whe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
     parser.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="between two looks (default: %(default)g)"
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds between two looks (default: %(default)g)",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,12 @@ def _add_search(cell: argparse._ArgumentGroup) -> None:
         help="bound: an upper confidence bound of the drop is within the tolerance (default); "
         "point: the drop itself is",
     )
-    cell.add_argument("--confidence", type=float, help="of the bound (default: 0.95)")
-    cell.add_argument("--evaluations", type=int, metavar="N", help="budget (default: 150)")
+    cell.add_argument(
+        "--confidence", type=float, metavar="X", help="of the bound, a fraction (default: 0.95)"
+    )
+    cell.add_argument(
+        "--evaluations", type=int, metavar="N", help="budget, those of the start included (default: 150)"
+    )
     cell.add_argument("--tokens", type=int, metavar="N", help="budget of delivered tokens (default: none)")
     cell.add_argument("--start", metavar="NAME", help="class-blind (default) or dense")
     cell.add_argument("--sigma", type=float, help="first step in knob space (default: 0.05)")
@@ -87,7 +92,8 @@ def _add_decoding(cell: argparse._ArgumentGroup) -> None:
         "--racing",
         type=float,
         metavar="P",
-        help="stop a candidate once it is infeasible but for this probability; 0 = never (default: 0.01)",
+        help="stop a candidate once it is infeasible but for this probability, below 0.5; 0 = never "
+        "(default: 0.01)",
     )
     cell.add_argument(
         "--no-skipping",
@@ -127,7 +133,8 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         "--distillation",
         type=float,
         metavar="X",
-        help="weight of the dense model's word distributions in the loss of retraining (default: 0)",
+        help="weight of the dense model's word distributions in the loss of retraining, a fraction "
+        "(default: 0)",
     )
     cell.add_argument(
         "--dropout",
@@ -176,7 +183,25 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
             "--constraint likelihood wants its own --tolerance, in nats per token: "
             "the default of 1.0 would allow almost anything; 0.05 is a beginning"
         )
+    refuse_training(given)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def refuse_training(given: Mapping[str, Any]) -> None:
+    """Raise StudyError for what was given for a training that is not.
+
+    Only here: the cells of a plan share its defaults, those that train and those that do not.
+    """
+    from grouping.errors import StudyError
+
+    if given["schedule"] not in (None, "one-shot"):
+        return
+    for name in ("epochs", "round_epochs", "learning_rate", "autocast"):
+        if given[name] is not None:
+            raise StudyError(
+                f"--{name.replace('_', '-')} means nothing to the schedule one-shot: leave it out, or give "
+                "--schedule retrain, iterative or gradual"
+            )
 
 
 def run(args: argparse.Namespace) -> None:
