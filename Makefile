@@ -129,7 +129,7 @@ bench: data ## our speed over other programs', as ratios into results/bench.json
 	$(PY) -m experiments.bench $(if $(ONLY),--only $(ONLY))
 
 .PHONY: test
-# three for two cores: one in five seconds of a test is waiting (for SLURM, for what was killed)
+# three for two cores: tests also wait, for SLURM and for what was killed
 test: data lint ## lint, then all tests with coverage
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --cov=grouping --cov=harness --cov-fail-under=90
 

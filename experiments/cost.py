@@ -62,7 +62,7 @@ Memory = dict[Path, tuple[Inputs, Spent] | None]
 
 
 def estimate(grid: Grid, cells: Sequence[PlannedCell], memory: Memory | None = None) -> Estimate:
-    """The time that the cells without a result take, if each goes as those of its model, text, device did.
+    """The time that the cells without a result take, if each goes as those like it (``Inputs``) did.
 
     Cells of the grids beside this one count where it has no search of the model. Who asks again and again
     gives the same ``memory``, so that no result is read twice.
