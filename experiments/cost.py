@@ -55,8 +55,8 @@ class Spent(NamedTuple):
     epoch: float | None
 
 
-#: what decides how fast a cell goes, before anything else: the model, the text and the device
-Inputs = tuple[str, str, str]
+#: what decides how fast a cell goes, before anything else: the model, the text and the devices
+Inputs = tuple[str, str, str, str]
 #: what finished cells took, by the paths of their results, with what it depends on; None: cannot be read
 Memory = dict[Path, tuple[Inputs, Spent] | None]
 
@@ -108,7 +108,7 @@ def _guess(folder: Path) -> Spent:
 
 
 def _inputs(config: CellConfig) -> Inputs:
-    return config.checkpoint_sha256, config.corpus_sha256, config.device
+    return config.checkpoint_sha256, config.corpus_sha256, config.device, config.trains_on
 
 
 def _finished(folder: Path, wanted: set[Inputs], memory: Memory) -> Iterator[tuple[Inputs, Spent]]:

@@ -97,7 +97,7 @@ class Work:
             message=message,
             traceback=trace,
             seconds=seconds,
-            environment=environment(cell.config.device),
+            environment=environment(cell.config.uses_gpu),
         )
         try:
             write_failure(self.grid.cell_folder(cell), cell.config, failure)

@@ -222,7 +222,7 @@ def _run(
         rounds=[_round(config, one) for one in found],
         sets={name: sets[name].result(translated[name], constraint) for name in sets},
         files=record.file_hashes(),
-        environment=environment(config.device),
+        environment=environment(config.uses_gpu),
     )
     record.finish(result)
     return result

@@ -1,5 +1,6 @@
 """What a number depends on beside the program's settings: versions and hardware, without names or paths."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -17,18 +18,19 @@ UNITS = (
 )
 
 
-def environment(device: str = "cpu") -> Environment:
+def environment(gpu: bool = False) -> Environment:
     """The environment of this process. torch is asked only if it is there already.
 
-    ``device`` is what was computed on: the process may have used a GPU before.
+    ``gpu``: whether one was computed on, by this process or one of its own.
     """
     threads, kernels, accelerator = None, None, None
     if (torch := sys.modules.get("torch")) is not None:
         from harness.decoding.kernels import library
 
         threads, kernels = torch.get_num_threads(), "native" if library() else "torch"
-        if device == "cuda" and torch.cuda.is_initialized():
-            accelerator = torch.cuda.get_device_name()
+        if gpu and torch.cuda.is_available():
+            with contextlib.suppress(RuntimeError):  # one that fails has no name
+                accelerator = torch.cuda.get_device_name()
     model, units = processor()
     return Environment(
         python=platform.python_version(),

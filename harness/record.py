@@ -21,7 +21,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 #: fields that came later: where they have their default, a cell is named as before there were any
-YOUNGER = ("training_sha256", "round_tolerance", "batch_tokens", "dropout")
+YOUNGER = ("training_sha256", "round_tolerance", "batch_tokens", "dropout", "training_device")
 
 
 def cell_name(config: CellConfig) -> str:

@@ -138,7 +138,10 @@ class CellConfig(Strict):
         description="probability that a feasible candidate is stopped early; 0 = no racing; BLEU only",
     )
     skipping: bool = Field(True, description="do not translate what its size alone refuses")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="what translates and trains")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what translates")
+    training_device: Literal["cpu", "cuda"] | None = Field(
+        None, description="what trains; null = what translates"
+    )
     precision: Precision = Field("float32", description="of the search; what counts is float32")
     seed: int = Field(1, ge=0, lt=2**32, description="of the search, and of groups dealt at random")
 
@@ -151,6 +154,16 @@ class CellConfig(Strict):
     def trains(self) -> bool:
         """Whether the cell trains, and so depends on the training text."""
         return self.schedule != "one-shot"
+
+    @property
+    def trains_on(self) -> Literal["cpu", "cuda"]:
+        """The device of what is trained."""
+        return self.training_device or self.device
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the cell computes on a GPU, all of it or its training alone."""
+        return "cuda" in (self.device, self.trains_on)
 
     @property
     def judged_again(self) -> bool:
@@ -169,7 +182,7 @@ class CellConfig(Strict):
 
     @model_validator(mode="after")
     def _what_nothing_is_trained_with_is_left_out(self) -> "CellConfig":
-        for name in ("distillation", "dropout", "batch_tokens"):
+        for name in ("distillation", "dropout", "batch_tokens", "training_device"):
             if getattr(self, name) != type(self).model_fields[name].default and not self.trains:
                 raise ValueError(
                     f"schedule one-shot trains nothing: leave out {name}, or retrain (iterative, gradual)"

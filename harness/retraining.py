@@ -43,7 +43,7 @@ HIDDEN = {GPUS: ""}
 #: seconds between two looks at the log
 LOOK = 0.2
 #: settings of a cell that are those of its schedule, too, by the same names
-SHARED = ("batch_tokens", "dropout", "autocast", "distillation", "device", "seed")
+SHARED = ("batch_tokens", "dropout", "autocast", "distillation", "seed")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def retrain(
             epochs = told(folder / LOG)
             retrained = Retrained(
                 updates=epochs[-1].updates,
-                words=len(epochs) * _words(model, corpus, schedule),
+                words=len(epochs) * words_of_epoch(model, corpus, schedule),
                 seconds=_seconds(folder / LAST),
                 valid_loss=[epoch.valid_loss for epoch in epochs],
                 precision=schedule.precision,
@@ -348,7 +348,7 @@ def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:
     return len(losses) > 0 and 0 < patience <= len(losses) - 1 - losses.index(min(losses))
 
 
-def _words(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
+def words_of_epoch(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
     """Words of the references that an epoch sees: fairseq leaves out sentences that are too long."""
     longest = [min(schedule.batch_tokens, limit) for limit in model.module.max_positions()]
     pairs = zip(corpus.source_tokens("train"), corpus.target_tokens("train"), strict=True)

@@ -15,15 +15,15 @@ BLEU has not come back there, over the smallest model that counts, which may be 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from grouping import StudyError
 from harness.corpus.corpus import Corpus
 from harness.evaluator import Evaluator
 from harness.gradual import Gradual
@@ -31,7 +31,7 @@ from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
 from harness.records import RETRAINING, CellConfig, Evaluation
-from harness.retraining import SHARED, Retrained, Schedule, retrain
+from harness.retraining import SHARED, Retrained, Schedule, retrain, words_of_epoch
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -85,6 +85,8 @@ class Rounds:
         self.failed = 0
         self.training_seconds = 0.0
         self._dense = self.model.flat.clone()
+        if self.config.trains:
+            self._schedule = self._checked_schedule()
 
     def run(self) -> list[Round]:
         """All rounds; the weights of the one that is reported are in the model."""
@@ -152,9 +154,8 @@ class Rounds:
         """Train the dense model on and prune it meanwhile, to the given size."""
         config, number = self.config, 1
         assert config.sparsity is not None
-        schedule = Schedule.gradual(config.epochs, config.learning_rate, **self._settings)
         gradual = Gradual(self.blocks, config.search, config.sparsity)
-        retrained = self._retrain(number, {}, schedule, gradual)
+        retrained = self._retrain(number, {}, self._schedule, gradual)
         trained, operator = self.model.flat.clone(), self.operator_of()
         with self._evaluator(operator, number, last=True) as evaluator:
             one = self._round(number, operator, at_given_size(evaluator), evaluator, retrained)
@@ -177,15 +178,20 @@ class Rounds:
 
     def _retrained(self, number: int, before: Round, epochs: int) -> tuple[Retrained, Operator]:
         """Retrain the model of a round; the operator is that over its new weights."""
-        schedule = Schedule(epochs, self.config.learning_rate, **self._settings)
         self.model.flat.copy_(before.weights)
-        return self._retrain(number, before.masks, schedule), self.operator_of()
+        return self._retrain(number, before.masks, replace(self._schedule, epochs=epochs)), self.operator_of()
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """What all trainings of a cell have in common."""
+    def _checked_schedule(self) -> Schedule:
+        """How the cell trains, but for the epochs of a round. Raises StudyError for what cannot be."""
         config = self.config
-        return {name: getattr(config, name) for name in SHARED}
+        settings = {name: getattr(config, name) for name in SHARED} | {"device": config.trains_on}
+        make = Schedule.gradual if config.schedule == "gradual" else Schedule
+        schedule = make(config.epochs, config.learning_rate, **settings)
+        if not words_of_epoch(self.model, self.corpus, schedule):
+            raise StudyError(
+                f"batch-tokens {config.batch_tokens} is not possible: all sentences of train are longer"
+            )
+        return schedule
 
     def _retrain(
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None

@@ -45,6 +45,11 @@ epochs = 2
 distillation = 0.5
 autocast = "bfloat16"
 device = "cuda"
+[[cells]]
+{TRAINED}schedule = "retrain"
+epochs = 2
+learning_rate = 1e-3
+training_device = "cuda"
 """
 
 
@@ -61,12 +66,14 @@ def runs(small, tmp_path_factory) -> pd.DataFrame:
 def pairs(runs: pd.DataFrame, schedule: str) -> list[tuple[pd.Series, pd.Series]]:
     """The same cell on the CPU and on the GPU."""
     rows = runs[runs["config.sparsity"].notna() & (runs["config.schedule"] == schedule)]
-    rows = rows[rows["config.distillation"] == 0].sort_values("config.device")
+    rows = rows[(rows["config.distillation"] == 0) & rows["config.training_device"].isna()]
+    rows = rows.sort_values("config.device")
     return [(one.iloc[0], one.iloc[1]) for _, one in rows.groupby("model")]
 
 
 def test_the_record_says_where_it_ran(runs):
-    assert (runs["environment.accelerator"].notna() == (runs["config.device"] == "cuda")).all()
+    devices = runs[["config.device", "config.training_device"]]
+    assert (runs["environment.accelerator"].notna() == (devices == "cuda").any(axis=1)).all()
 
 
 def test_translations_are_those_of_a_cpu(runs):
@@ -88,6 +95,18 @@ def test_training_learns_as_on_a_cpu(runs, schedule):
         assert own["updates"] == other["updates"]
         assert own["valid_loss"] == pytest.approx(other["valid_loss"], rel=0.05)
         assert gpu["pruned"] == cpu["pruned"]
+
+
+def test_it_may_train_there_and_translate_on_the_cpu(runs):
+    rows = runs[(runs["config.training_device"] == "cuda") | (runs["config.schedule"] == "one-shot")]
+    rows = rows[rows["config.device"] == "cpu"]
+    trained = rows[rows["config.training_device"] == "cuda"]
+    assert len(trained) == 2
+    for _, own in trained.iterrows():
+        assert json.loads(own["rounds"])[-1]["retraining"]["precision"] == "float32"
+        others = rows.loc[(rows["model"] == own["model"]) & (rows["config.schedule"] == "one-shot")]
+        # translated by the same kernels
+        assert (others["sets.test.dense_bleu"] == own["sets.test.dense_bleu"]).all()
 
 
 def test_it_distils_in_float32_whatever_was_asked(runs):

@@ -516,29 +516,34 @@ def test_a_search_that_does_not_exist_is_told_before_anything_runs(toml, tmp_pat
     assert not out.exists()
 
 
+TRAINED = {"schedule": "retrain", "training_device": "cuda"}
+
+
 @pytest.mark.parametrize(
-    ("devices", "asked", "jobs", "gpus"),
+    ("cell", "asked", "jobs", "gpus"),
     [
-        (["cuda"], None, 2, ["0", "1"]),
-        (["cuda", "cpu"], None, cores(), ["0", "1"]),  # not a cell at a time for each GPU
-        (["cuda"], 5, 5, ["0", "1"]),
-        (["cpu"], None, cores(), []),
+        ({"device": "cuda"}, None, 2, ["0", "1"]),
+        ({"device": ["cuda", "cpu"]}, None, cores(), ["0", "1"]),  # not a cell at a time for each GPU
+        ({"device": "cuda"}, 5, 5, ["0", "1"]),
+        ({"device": "cpu"}, None, cores(), []),
+        (TRAINED | {"search": ["DE", "NCS"]}, None, 2, ["0", "1"]),  # what trains there alone
     ],
 )
-def test_how_many_cells_run_beside_gpus(planned, tmp_path, monkeypatch, devices, asked, jobs, gpus):
+def test_how_many_cells_run_beside_gpus(planned, tmp_path, monkeypatch, cell, asked, jobs, gpus):
     """What is started, on a machine that has two of them."""
     started = []
     monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
     monkeypatch.setattr(local.LocalRun, "__call__", lambda run, cells: started.append((run.jobs, run.gpus)))
-    cells = planned({"grouping": "gate", "device": devices})
+    cells = planned({"grouping": "gate"} | cell)
     run_local(Grid(tmp_path / "grid"), cells, Options(jobs=asked))
     assert started == [(jobs, gpus)]
 
 
-def test_a_gpu_that_is_not_there_is_missed_clearly(toml, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("cell", ['device = "cuda"', 'schedule = "retrain"\ntraining_device = "cuda"'])
+def test_a_gpu_that_is_not_there_is_missed_clearly(toml, tmp_path, capsys, monkeypatch, cell):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert cli.main(["grid", str(toml('device = "cuda"')), "--out", str(tmp_path / "grid")]) == 2
-    assert "there is no GPU here: run it where one is, or say device = cpu" in capsys.readouterr().err
+    assert cli.main(["grid", str(toml(cell)), "--out", str(tmp_path / "grid")]) == 2
+    assert "there is none here: run it where one is, or say cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["status", "watch", "verify", "cancel"])

@@ -267,6 +267,24 @@ def test_a_tolerance_of_rounds_that_says_nothing_is_refused(study, settings, sai
         study.config(**SETTINGS | {"round_tolerance": 9.0} | settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_tokens": 1}, "^batch-tokens 1 is not possible: all sentences of train are longer$"),
+        ({"training_device": "cuda"}, "^no GPU that torch can use was found"),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["retrain", "gradual"])
+def test_a_training_that_cannot_be_is_refused_before_anything_is_pruned(
+    study, tmp_path, monkeypatch, schedule, settings, said
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = {"search": "class-blind", "sparsity": 0.5, "schedule": schedule}
+    with pytest.raises(StudyError, match=said):
+        run(study, tmp_path / "cell", **given | settings)
+    assert not (tmp_path / "cell" / "evaluations.jsonl").exists()
+
+
 @pytest.mark.parametrize("rate", [1e-4, 0.02])
 def test_of_two_models_as_small_the_one_that_loses_less_is_the_result(study, tmp_path, rate):
     # a budget that pays for the start alone, so the dense model is what is retrained

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 def basis(found: "Estimate") -> str:
     """What an estimate rests on."""
     if not found.measured:
-        return "a guess for a CPU, here and beside it none of the same model, text and device is done"
+        return "a guess for a CPU, here and beside it none of the same model, text and devices is done"
     ones = "finished one" if found.measured == 1 else f"{found.measured} finished ones"
     guessed = f", and a guess for {found.guessed} cells of which none is like these" if found.guessed else ""
     return f"as the {ones} took{guessed}"

@@ -61,7 +61,7 @@ def run_local(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> Non
 
     waiting = left(grid, cells, options)
     forget_failures(grid, waiting)
-    there = [cell.config.device == "cuda" for cell in waiting]
+    there = [cell.config.uses_gpu for cell in waiting]
     gpus = visible_gpus() if any(there) else []
     jobs = options.jobs or (len(gpus) if waiting and all(there) else cores())
     work = options.work(grid)

@@ -260,6 +260,7 @@ def visible_gpus() -> list[str]:
     found = [str(i) for i in range(count)] if chosen is None else chosen.split(",")[:count]
     if not found:
         raise StudyError(
-            "the plan says device = cuda, but there is no GPU here: run it where one is, or say device = cpu"
+            "the plan wants a GPU (device, training_device) and there is none here: run it where one is, "
+            "or say cpu"
         )
     return found

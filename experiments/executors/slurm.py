@@ -102,9 +102,11 @@ def submit(grid: Grid, cells: Sequence[PlannedCell], options: Options) -> None:
     site = options.site or Site.model_validate({})
     queued = {name for job in in_queue(grid) for name in job.cells}
     waiting = [cell for cell in left(grid, cells, options) if cell.name not in queued]
-    needs_gpu = any(cell.config.device == "cuda" for cell in waiting)
+    needs_gpu = any(cell.config.uses_gpu for cell in waiting)
     if needs_gpu and not site.gpus:
-        raise StudyError("the plan says device = cuda: say in --site how many gpus a job gets")
+        raise StudyError(
+            "the plan wants a GPU (device, training_device): say in --site how many gpus a job gets"
+        )
     forget_failures(grid, waiting)
     # a job that is queued again shall not try again what has failed meanwhile
     runs = replace(options, jobs=site.gpus or site.cpus, site=None, wait=False, retry_failed=False)

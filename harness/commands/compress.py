@@ -1,6 +1,7 @@
 """``olmp compress``: run one cell."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,6 +151,11 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         help="tokens of a batch of retraining, at most; no sentence may be longer (default: 2000)",
     )
     cell.add_argument(
+        "--training-device",
+        metavar="NAME",
+        help="cpu or cuda: what retrains (default: what translates, --device)",
+    )
+    cell.add_argument(
         "--autocast",
         metavar="NAME",
         help="bfloat16: retrain in it, where the processor has it (default: float32)",
@@ -204,8 +210,19 @@ def refuse_training(given: Mapping[str, Any]) -> None:
             )
 
 
+def _as_options(said: str) -> str:
+    """The same with options where it has fields of a configuration, as plans do."""
+    from harness.records import CellConfig
+
+    for name in CellConfig.model_fields:
+        if "_" in name:
+            said = re.sub(rf"\b{name}\b", f"--{name.replace('_', '-')}", said)
+    return said
+
+
 def run(args: argparse.Namespace) -> None:
     """Run the cell with a progress bar and print what came of it."""
+    from grouping.errors import StudyError
     from harness.cell import Study, run_cell
     from harness.progress import SearchProgress
     from harness.record import cell_name, read_evaluations
@@ -213,7 +230,10 @@ def run(args: argparse.Namespace) -> None:
 
     use_threads(1)
     study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
-    config = study.config(**settings(args))
+    try:
+        config = study.config(**settings(args))
+    except StudyError as error:
+        raise StudyError(_as_options(str(error))) from None
     _warn_of_zeros(study)
     folder = args.out or Path("runs") / cell_name(config)
     with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     schedule = Schedule(
         *(args.epochs, args.learning_rate),
         **{name: getattr(args, name) for name in SHARED},
+        device=args.device,
     )
     corpus = Corpus.open(args.corpus)
     model = load_model(
