@@ -131,7 +131,11 @@ bench: data ## our speed over other programs', as ratios into results/bench.json
 .PHONY: test
 # three for two cores: tests also wait, for SLURM and for what was killed
 test: data lint ## lint, then all tests with coverage
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --cov=grouping --cov=harness --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 -m "not long" --cov=grouping --cov=harness --cov-fail-under=90
+
+.PHONY: test-long
+test-long: data ## the tests that `make test` leaves out: more cases of what takes long (minutes)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 -m long -rs
 
 .PHONY: test-latex
 test-latex: $(READY) ## the tables compiled by the LaTeX of this machine

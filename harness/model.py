@@ -15,6 +15,8 @@ import logging
 import os
 import pickle
 import struct
+import sys
+import types
 import typing
 import warnings
 import zipfile
@@ -31,6 +33,11 @@ from grouping.errors import StudyError
 from harness.files import write_atomically
 from harness.workers import GPUS
 
+#: what wants scikit-learn, and TensorBoard, and translates nothing
+UNUSED = (
+    *("fairseq.criterions.sentence_prediction", "fairseq.criterions.sentence_prediction_adapters"),
+    *("fairseq.tasks.audio_classification", "torch.utils.tensorboard"),
+)
 SUPPORTED = {"lstm": "LSTMModel", "transformer": "TransformerModel"}
 #: what reading a damaged file was seen to raise inside torch; a trusted one may also need foreign modules
 DAMAGE = (
@@ -122,6 +129,7 @@ def description_of(
     arguments: Sequence[str], source_dictionary: Any, target_dictionary: Any
 ) -> ModelDescription:
     """What fairseq-train would train with these arguments: names and shapes."""
+    import_fairseq()
     with quiet_fairseq():
         from fairseq import models, options
         from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -206,6 +214,7 @@ def _model_settings(state: dict[str, Any], checkpoint: Path) -> argparse.Namespa
 def _build(
     settings: argparse.Namespace, state: dict[str, Any], source: Any, target: Any, checkpoint: Path
 ) -> nn.Module:
+    import_fairseq()
     with quiet_fairseq():
         from fairseq import models
         from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -335,16 +344,22 @@ def _compact(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def import_fairseq() -> None:
     """Import what reading a model takes: seconds, once, where other processes are forked afterwards.
 
+    Half of them without ``UNUSED``: fairseq imports all of its tasks and criterions, whoever asks for one.
+
     To be called before anything else imports fairseq, which counts the GPUs then: no fork of a process that
     has asked CUDA can use it.
     """
     visible = os.environ.get(GPUS)
     os.environ[GPUS] = ""
+    unused = {name: types.ModuleType(name) for name in UNUSED if name not in sys.modules}
+    sys.modules.update(unused)
     try:
         with quiet_fairseq():
             import fairseq.models
             import fairseq.tasks.translation  # noqa: F401
     finally:
+        for name in unused:
+            del sys.modules[name]
         if visible is None:
             del os.environ[GPUS]
         else:

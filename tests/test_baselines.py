@@ -174,7 +174,7 @@ def test_training_is_done_once(trained, recipe, corpus):
     assert (trained / "train.log").read_bytes() == before
 
 
-@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("torn", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_interrupted_training_resumes(trained, corpus, recipe, tmp_path, torn):
     # what an interruption after six of nine updates leaves; or one while the best checkpoint becomes the last
     longer = replace(recipe, arguments=(*recipe.arguments, "--max-update", "9"), max_update=9)

@@ -368,6 +368,7 @@ def quick(monkeypatch, small, tmp_path) -> list[str]:
     return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
 
+@pytest.mark.long
 def test_the_command_prints_a_table_and_keeps_other_results(quick, tmp_path, capsys):
     kept = [row("other", 1), row("greedy_rnnsearch", 2)]
     (tmp_path / "bench.json").write_text(json.dumps(kept))

@@ -350,7 +350,7 @@ def test_the_environment_names_versions_and_no_paths():
     assert "/" not in found.model_dump_json().replace("/ ", "")
 
 
-@pytest.mark.parametrize("constraint", ["accuracy", "likelihood"])
+@pytest.mark.parametrize("constraint", ["accuracy", pytest.param("likelihood", marks=pytest.mark.long)])
 def test_a_search_under_teacher_forcing_reports_bleu(studies, tmp_path, constraint):
     study = studies("rnnsearch")
     quick = QUICK | {"grouping": "component", "evaluations": 16, "constraint": constraint, "tolerance": 5.0}

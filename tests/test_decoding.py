@@ -108,6 +108,7 @@ def test_lower_precisions_say_much_the_same(model, beam, precision, tmp_path):
     assert share(list(zip(*said, strict=True))) > 0.3
 
 
+@pytest.mark.long
 def test_hypotheses_are_fairseqs_over_all_models():
     found = {key: both(*key) for key in ((model, beam) for model in MODELS for beam in BEAMS)}
     assert share([pair for pairs in found.values() for pair in pairs]) >= 0.99

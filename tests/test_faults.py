@@ -32,6 +32,7 @@ def expected(undisturbed):
     return outcome(undisturbed)
 
 
+@pytest.mark.long  # as `make faults`
 def test_kills_at_random_moments(plan, expected, tmp_path):
     draws = {"runner": 1, "forkserver": 1, "worker": 6, "nobody": 4}
     killed = run_under_kills(plan, tmp_path / "killed", 4, random.Random(1), draws)

@@ -108,7 +108,10 @@ def short(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("rule", "grouping"), [("class-blind", "single"), ("class-uniform", "matrix")])
+@pytest.mark.parametrize(
+    ("rule", "grouping"),
+    [("class-blind", "single"), pytest.param("class-uniform", "matrix", marks=pytest.mark.long)],
+)
 def test_a_cell_is_pruned_while_it_is_trained(short, tmp_path, rule, grouping):
     study, folder = Study.open(MODELS / "rnnsearch.pt", short), tmp_path / "cell"
     settings = QUICK | {"search": rule, "grouping": grouping, "sparsity": 0.7, "tolerance": 0.0}

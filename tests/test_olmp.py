@@ -422,7 +422,10 @@ def test_a_race_that_is_run_to_its_end_is_the_whole_set(start, short_blocks, tmp
     assert raced.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
 
 
-@pytest.mark.parametrize("search", ["NCS", "CMA", "OnePlusOne"])
+@pytest.mark.parametrize(
+    "search",
+    ["NCS", pytest.param("CMA", marks=pytest.mark.long), pytest.param("OnePlusOne", marks=pytest.mark.long)],
+)
 def test_workers_decide_the_time_only(start, search, short_blocks, tmp_path):
     def run(workers: int) -> list[dict]:
         shutil.rmtree(tmp_path / "cell", ignore_errors=True)

@@ -122,10 +122,9 @@ def check_weights(build: Build, model: TranslationModel, blocks: pd.DataFrame) -
 @pytest.mark.parametrize("name", operators.names())
 def test_operator_conforms(name, model, tmp_path):
     read = tiny_model(model, tmp_path)
-    for grouping in GROUPINGS[read.family]:
-        for vectors in (False, True):
-            table = connection_table(read.description, vectors=vectors)
-            check_operator(operators.get(name), read, partition(table, grouping))
+    for grouping, vectors in zip(GROUPINGS[read.family], (False, True), strict=True):
+        table = connection_table(read.description, vectors=vectors)
+        check_operator(operators.get(name), read, partition(table, grouping))
 
 
 @pytest.mark.parametrize("name", operators.names())

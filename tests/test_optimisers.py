@@ -62,7 +62,7 @@ def test_improves_on_the_start(name):
 @pytest.mark.parametrize("knobs", [8, 40])
 def test_first_steps_have_the_standard_deviation_asked_for(name, knobs):
     steps = []
-    for seed in range(40):
+    for seed in range(400 // knobs):
         optimiser = make_optimiser(name, np.full(knobs, 0.5), 0.05, 400, seed)
         optimiser.tell(optimiser.ask(), 0.9)
         steps.append(optimiser.ask().value - 0.5)
@@ -72,11 +72,11 @@ def test_first_steps_have_the_standard_deviation_asked_for(name, knobs):
 @pytest.mark.parametrize("name", ["OnePlusOne", "CMA"])
 def test_first_steps_with_one_knob(name):
     steps = []
-    for seed in range(400):
+    for seed in range(80):
         optimiser = make_optimiser(name, np.array([0.5]), 0.05, 400, seed)
         optimiser.tell(optimiser.ask(), 0.9)
         steps.append(optimiser.ask().value - 0.5)
-    assert np.std(steps) == pytest.approx(0.05, rel=0.1)
+    assert np.std(steps) == pytest.approx(0.05, rel=0.25)
 
 
 @pytest.mark.parametrize("name", NAMES)

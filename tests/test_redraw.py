@@ -104,7 +104,14 @@ def short_blocks(monkeypatch):
     monkeypatch.setattr(racing, "SMALLEST_BLOCK", 3)
 
 
-@pytest.mark.parametrize("search", ["NCS", "OnePlusOne", "class-blind"])
+@pytest.mark.parametrize(
+    "search",
+    [
+        "NCS",
+        pytest.param("OnePlusOne", marks=pytest.mark.long),
+        pytest.param("class-blind", marks=pytest.mark.long),
+    ],
+)
 def test_workers_and_interruptions_change_nothing(start, short_blocks, tmp_path, search):
     def run(folder: str, workers: int = 1) -> list[dict]:
         with start(folder, workers, search=search, tolerance=8.0) as evaluator:

@@ -155,7 +155,14 @@ def child_of(process: int) -> int:
     return int(Path(f"/proc/{process}/task/{process}/children").read_text())
 
 
-@pytest.mark.parametrize("victim", ["fairseq-train", "what it is forked from", "who started it"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "fairseq-train",
+        pytest.param("what it is forked from", marks=pytest.mark.long),
+        pytest.param("who started it", marks=pytest.mark.long),
+    ],
+)
 def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(finished, short, whole, tmp_path, victim):
     cell, folder = finished("OnePlusOne"), tmp_path / "r"
     own, log = Study.open(MODELS / "rnnsearch.pt", short), folder / "train.log"
@@ -220,7 +227,9 @@ def test_other_training_text_is_another_retraining(finished, short, tmp_path):
         other.config(**QUICK_CELL, schedule="retrain")
 
 
-@pytest.mark.parametrize("which", ["checkpoint_last.pt", "checkpoint_best.pt"])
+@pytest.mark.parametrize(
+    "which", ["checkpoint_last.pt", pytest.param("checkpoint_best.pt", marks=pytest.mark.long)]
+)
 def test_a_checkpoint_cut_off_by_a_kill_is_made_again(finished, short, whole, tmp_path, which):
     own, masks, folder = (
         Study.open(MODELS / "rnnsearch.pt", short),

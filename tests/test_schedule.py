@@ -70,7 +70,15 @@ def test_one_shot_and_retrained(study, tmp_path):
     assert rounds.count(1) == 2
 
 
-@pytest.mark.parametrize("rule", ["class-blind", "class-uniform", "class-distribution", "lamp"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "class-blind",
+        pytest.param("class-uniform", marks=pytest.mark.long),
+        pytest.param("class-distribution", marks=pytest.mark.long),
+        "lamp",
+    ],
+)
 def test_a_given_sparsity_is_reached_whatever_it_costs(study, tmp_path, rule):
     strict = {"tolerance": 0.0, "evaluations": 1, "racing": 0.4}
     cell = run(study, tmp_path / "cell", search=rule, sparsity=0.9, **strict)
@@ -234,7 +242,7 @@ def test_what_is_found_under_the_tolerance_of_a_round_has_to_come_back(study, tm
     assert result.remaining == min(r.remaining for r in result.rounds if r.counts)
 
 
-@pytest.mark.parametrize("schedule", ["retrain", "iterative"])
+@pytest.mark.parametrize("schedule", [pytest.param("retrain", marks=pytest.mark.long), "iterative"])
 def test_where_nothing_comes_back_the_model_without_retraining_is_the_result(study, tmp_path, schedule):
     few = {"evaluations": 14, "start": "class-blind", "tolerance": 4.0}
     pruned = run(study, tmp_path / "pruned", **few).result
@@ -343,7 +351,10 @@ def whole(small, shared) -> Finished:
         return run(Study.open(MODELS / "rnnsearch.pt", small), shared / "iterative", **settings)
 
 
-@pytest.mark.parametrize("when", [(0, 3), (1, 0), (1, 3)])
+@pytest.mark.parametrize(
+    "when",
+    [pytest.param((0, 3), marks=pytest.mark.long), (1, 0), pytest.param((1, 3), marks=pytest.mark.long)],
+)
 def test_an_interrupted_schedule_ends_the_same(study, whole, tmp_path, when):
     config = whole.config
 

@@ -183,6 +183,9 @@ class Corpus:
 
 def load_dictionary(path: Path) -> "Dictionary":
     """Load fairseq's dictionary. Raises StudyError when it is missing or damaged."""
+    from harness.model import import_fairseq
+
+    import_fairseq()
     from fairseq.data import Dictionary
 
     try:
