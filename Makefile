@@ -130,7 +130,7 @@ bench: data ## our speed over other programs', as ratios into results/bench.json
 
 .PHONY: test
 # three for two cores: tests also wait, for SLURM and for what was killed
-test: data lint ## lint, then all tests with coverage
+test: data lint ## lint, then the tests with coverage; `make test-long` has more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 -m "not long" --cov=grouping --cov=harness --cov-fail-under=90
 
 .PHONY: test-long

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from grouping import StudyError, connection_table, content_hash, partition
 from harness import records
@@ -34,7 +35,7 @@ from harness.records import (
     RoundResult,
     configuration,
 )
-from harness.schedule import Round, Rounds, retraining_folder
+from harness.schedule import Round, Rounds, check_training, retraining_folder
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing
 from harness.workers import check_workers
@@ -180,6 +181,7 @@ def _run(
     keep_checkpoint: bool,
 ) -> Result:
     Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
+    check_training(config, study.corpus)
     started = time.perf_counter()
     sets = sets_of(study, config)
     stages = _stages(study, config, sets)
@@ -213,6 +215,8 @@ def _run(
     constraint = Constraint(config.tolerance, config.criterion, config.confidence)
     fresh = sum(e.seconds for e in rounds.done) - sum(e.seconds for e in record.replayed)
     fresh += rounds.training_seconds
+    if config.uses_gpu:
+        torch.cuda.init()  # it is named below, though another process may have trained on it
     result = Result(
         **_pruned(study, config, last),
         **_spent(rounds, found),

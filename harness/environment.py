@@ -1,6 +1,5 @@
 """What a number depends on beside the program's settings: versions and hardware, without names or paths."""
 
-import contextlib
 import functools
 import os
 import platform
@@ -21,16 +20,15 @@ UNITS = (
 def environment(gpu: bool = False) -> Environment:
     """The environment of this process. torch is asked only if it is there already.
 
-    ``gpu``: whether one was computed on, by this process or one of its own.
+    ``gpu``: whether one was computed on, which is named if this process has begun to use it.
     """
     threads, kernels, accelerator = None, None, None
     if (torch := sys.modules.get("torch")) is not None:
         from harness.decoding.kernels import library
 
         threads, kernels = torch.get_num_threads(), "native" if library() else "torch"
-        if gpu and torch.cuda.is_available():
-            with contextlib.suppress(RuntimeError):  # one that fails has no name
-                accelerator = torch.cuda.get_device_name()
+        if gpu and torch.cuda.is_initialized():
+            accelerator = torch.cuda.get_device_name()
     model, units = processor()
     return Environment(
         python=platform.python_version(),

@@ -349,6 +349,8 @@ def import_fairseq() -> None:
     To be called before anything else imports fairseq, which counts the GPUs then: no fork of a process that
     has asked CUDA can use it.
     """
+    if "fairseq.tasks.translation" in sys.modules:
+        return
     visible = os.environ.get(GPUS)
     os.environ[GPUS] = ""
     unused = {name: types.ModuleType(name) for name in UNUSED if name not in sys.modules}

@@ -180,9 +180,19 @@ class CellConfig(Strict):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_training_device_is_another_one(cls, given: Any) -> Any:
+        """The same cell has one name: where nothing is trained, or on what translates, none is given."""
+        if isinstance(given, dict) and "training_device" in given:
+            plain = {"schedule": "one-shot", "device": "cpu"} | given
+            if plain["schedule"] == "one-shot" or plain["training_device"] == plain["device"]:
+                return {name: value for name, value in given.items() if name != "training_device"}
+        return given
+
     @model_validator(mode="after")
     def _what_nothing_is_trained_with_is_left_out(self) -> "CellConfig":
-        for name in ("distillation", "dropout", "batch_tokens", "training_device"):
+        for name in ("distillation", "dropout", "batch_tokens"):
             if getattr(self, name) != type(self).model_fields[name].default and not self.trains:
                 raise ValueError(
                     f"schedule one-shot trains nothing: leave out {name}, or retrain (iterative, gradual)"

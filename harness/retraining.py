@@ -148,6 +148,16 @@ class Retrained:
         return len(self.valid_loss)
 
 
+def check_batches(batch_tokens: int, corpus: Corpus) -> None:
+    """Raise StudyError for batches that a sentence of valid does not fit in; of train such are left out."""
+    longest = max(len(ids) for ids in [*corpus.source_tokens("valid"), *corpus.target_tokens("valid")])
+    if batch_tokens < longest:
+        raise StudyError(
+            f"batch-tokens {batch_tokens} is not possible: a sentence of valid has {longest}; give {longest} "
+            "or more"
+        )
+
+
 def retrain(
     model: TranslationModel,
     masks: Mapping[str, NDArray[np.bool_]],
@@ -201,7 +211,7 @@ def retrain(
             epochs = told(folder / LOG)
             retrained = Retrained(
                 updates=epochs[-1].updates,
-                words=len(epochs) * words_of_epoch(model, corpus, schedule),
+                words=len(epochs) * _words(model, corpus, schedule),
                 seconds=_seconds(folder / LAST),
                 valid_loss=[epoch.valid_loss for epoch in epochs],
                 precision=schedule.precision,
@@ -348,7 +358,7 @@ def out_of_patience(epochs: Sequence[Epoch], patience: int) -> bool:
     return len(losses) > 0 and 0 < patience <= len(losses) - 1 - losses.index(min(losses))
 
 
-def words_of_epoch(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
+def _words(model: TranslationModel, corpus: Corpus, schedule: Schedule) -> int:
     """Words of the references that an epoch sees: fairseq leaves out sentences that are too long."""
     longest = [min(schedule.batch_tokens, limit) for limit in model.module.max_positions()]
     pairs = zip(corpus.source_tokens("train"), corpus.target_tokens("train"), strict=True)

@@ -15,7 +15,7 @@ BLEU has not come back there, over the smallest model that counts, which may be 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from grouping import StudyError
 from harness.corpus.corpus import Corpus
 from harness.evaluator import Evaluator
 from harness.gradual import Gradual
@@ -31,7 +30,7 @@ from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
 from harness.records import RETRAINING, CellConfig, Evaluation
-from harness.retraining import SHARED, Retrained, Schedule, retrain, words_of_epoch
+from harness.retraining import SHARED, Retrained, Schedule, check_batches, retrain
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -85,8 +84,6 @@ class Rounds:
         self.failed = 0
         self.training_seconds = 0.0
         self._dense = self.model.flat.clone()
-        if self.config.trains:
-            self._schedule = self._checked_schedule()
 
     def run(self) -> list[Round]:
         """All rounds; the weights of the one that is reported are in the model."""
@@ -155,7 +152,7 @@ class Rounds:
         config, number = self.config, 1
         assert config.sparsity is not None
         gradual = Gradual(self.blocks, config.search, config.sparsity)
-        retrained = self._retrain(number, {}, self._schedule, gradual)
+        retrained = self._retrain(number, {}, schedule_of(config, config.epochs), gradual)
         trained, operator = self.model.flat.clone(), self.operator_of()
         with self._evaluator(operator, number, last=True) as evaluator:
             one = self._round(number, operator, at_given_size(evaluator), evaluator, retrained)
@@ -179,19 +176,7 @@ class Rounds:
     def _retrained(self, number: int, before: Round, epochs: int) -> tuple[Retrained, Operator]:
         """Retrain the model of a round; the operator is that over its new weights."""
         self.model.flat.copy_(before.weights)
-        return self._retrain(number, before.masks, replace(self._schedule, epochs=epochs)), self.operator_of()
-
-    def _checked_schedule(self) -> Schedule:
-        """How the cell trains, but for the epochs of a round. Raises StudyError for what cannot be."""
-        config = self.config
-        settings = {name: getattr(config, name) for name in SHARED} | {"device": config.trains_on}
-        make = Schedule.gradual if config.schedule == "gradual" else Schedule
-        schedule = make(config.epochs, config.learning_rate, **settings)
-        if not words_of_epoch(self.model, self.corpus, schedule):
-            raise StudyError(
-                f"batch-tokens {config.batch_tokens} is not possible: all sentences of train are longer"
-            )
-        return schedule
+        return self._retrain(number, before.masks, schedule_of(self.config, epochs)), self.operator_of()
 
     def _retrain(
         self, number: int, masks: Masks, schedule: Schedule, gradual: Gradual | None = None
@@ -227,6 +212,20 @@ class Rounds:
         translated = evaluator.translations(knobs, "confirm")
         size, weights, masks = float(operator.size(knobs)), self.model.flat.clone(), self.masks_of(operator)
         return Round(number, operator, knobs, size, weights, masks, confirmed, translated, retrained, counts)
+
+
+def schedule_of(config: CellConfig, epochs: int) -> Schedule:
+    """How a cell trains for so many epochs."""
+    settings = {name: getattr(config, name) for name in SHARED} | {"device": config.trains_on}
+    make = Schedule.gradual if config.schedule == "gradual" else Schedule
+    return make(epochs, config.learning_rate, **settings)
+
+
+def check_training(config: CellConfig, corpus: Corpus) -> None:
+    """Refuse a training that cannot be, before anything is translated. Raises StudyError."""
+    if config.trains:
+        schedule_of(config, config.epochs)
+        check_batches(config.batch_tokens, corpus)
 
 
 def _epochs_of_rounds(config: CellConfig) -> list[int]:

@@ -20,7 +20,7 @@ from harness.corpus.prepare import Pieces, prepare
 from harness.model import import_fairseq
 from harness.records import CellConfig, Evaluation, Result
 
-import_fairseq()  # faster than when a test does it
+import_fairseq()  # the quick way, before a test module imports it whole
 
 ROOT = Path(__file__).parents[1]
 # where tests are started in the background, Ctrl-C is ignored, and so it would be by their children
@@ -101,6 +101,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.hookimpl(trylast=True)  # of those that are run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Coverage, which takes up to half of the time, measures the first case of each test."""
     seen: set[str] = set()

@@ -225,7 +225,7 @@ WRONG = [
         "0.1",
         "--learning-rate means nothing to the schedule one-shot: .* --schedule retrain",
     ),
-    ("--batch-tokens", "9", "schedule one-shot trains nothing: leave out --batch-tokens"),
+    ("--training-device", "cuda", "--training-device means nothing to the schedule one-shot"),
     ("--sparsity", "60", r"sparsity 60.0 is not possible: .* less than 1 \(fraction of the prunable"),
 ]
 

@@ -165,8 +165,6 @@ def test_where_distillation_or_a_dropout_makes_no_sense(small, tmp_path):
         study.config(dropout=0.0)
     with pytest.raises(StudyError, match="^schedule one-shot trains nothing: leave out batch_tokens"):
         study.config(batch_tokens=500)
-    with pytest.raises(StudyError, match="^schedule one-shot trains nothing: leave out training_device"):
-        study.config(training_device="cpu")
     with pytest.raises(StudyError, match=r"^distillation 1\.5 is not possible: "):
         study.config(distillation=1.5, schedule="retrain")
     with pytest.raises(StudyError, match=r"^distillation -0\.5 is not possible: give a fraction"):

@@ -49,6 +49,7 @@ device = "cuda"
 {TRAINED}schedule = "retrain"
 epochs = 2
 learning_rate = 1e-3
+autocast = "bfloat16"
 training_device = "cuda"
 """
 

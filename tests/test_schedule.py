@@ -8,11 +8,13 @@ import torch
 from conftest import MODELS, QUICK, Finished, one_at_a_time, read_evaluations
 
 from grouping.errors import StudyError
+from harness import retraining
 from harness.cell import Study, run_cell
 from harness.evaluator import Evaluator
 from harness.masks import read_masks
 from harness.model import load_model
 from harness.records import Result
+from harness.schedule import schedule_of
 
 #: the tolerance is so wide that retraining always "brings back" what 12 sentences can tell
 SETTINGS = QUICK | {
@@ -278,19 +280,38 @@ def test_a_tolerance_of_rounds_that_says_nothing_is_refused(study, settings, sai
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"batch_tokens": 1}, "^batch-tokens 1 is not possible: all sentences of train are longer$"),
+        ({"batch_tokens": 9}, "^batch-tokens 9 is not possible: a sentence of valid has "),
         ({"training_device": "cuda"}, "^no GPU that torch can use was found"),
     ],
 )
 @pytest.mark.parametrize("schedule", ["retrain", "gradual"])
-def test_a_training_that_cannot_be_is_refused_before_anything_is_pruned(
+def test_a_training_that_cannot_be_is_refused_before_anything_is_translated(
     study, tmp_path, monkeypatch, schedule, settings, said
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     given = {"search": "class-blind", "sparsity": 0.5, "schedule": schedule}
     with pytest.raises(StudyError, match=said):
         run(study, tmp_path / "cell", **given | settings)
-    assert not (tmp_path / "cell" / "evaluations.jsonl").exists()
+    assert not study._sets
+
+
+@pytest.mark.parametrize(
+    ("device", "training", "trains_on", "recorded"),
+    [
+        ("cpu", None, "cpu", None),
+        ("cpu", "cpu", "cpu", None),
+        ("cpu", "cuda", "cuda", "cuda"),
+        ("cuda", None, "cuda", None),
+        ("cuda", "cpu", "cpu", "cpu"),
+    ],
+)
+def test_a_cell_trains_on_what_it_says(study, monkeypatch, device, training, trains_on, recorded):
+    monkeypatch.setattr(retraining, "find_device", torch.device)
+    config = study.config(schedule="retrain", device=device, training_device=training)
+    assert schedule_of(config, 1).device == config.trains_on == trains_on
+    assert config.training_device == recorded  # a cell has one name
+    assert config.uses_gpu == ("cuda" in (device, trains_on))
+    assert study.config(device=device, training_device=training).training_device is None  # one-shot
 
 
 @pytest.mark.parametrize("rate", [1e-4, 0.02])

@@ -1,7 +1,6 @@
 """``olmp compress``: run one cell."""
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -148,7 +147,8 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
         "--batch-tokens",
         type=int,
         metavar="N",
-        help="tokens of a batch of retraining, at most; no sentence may be longer (default: 2000)",
+        help="tokens of a batch of retraining, at most: longer sentences of train are left out, and valid "
+        "may have none (default: 2000)",
     )
     cell.add_argument(
         "--training-device",
@@ -202,7 +202,7 @@ def refuse_training(given: Mapping[str, Any]) -> None:
 
     if given["schedule"] not in (None, "one-shot"):
         return
-    for name in ("epochs", "round_epochs", "learning_rate", "autocast"):
+    for name in ("epochs", "round_epochs", "learning_rate", "training_device", "autocast"):
         if given[name] is not None:
             raise StudyError(
                 f"--{name.replace('_', '-')} means nothing to the schedule one-shot: leave it out, or give "
@@ -210,19 +210,8 @@ def refuse_training(given: Mapping[str, Any]) -> None:
             )
 
 
-def _as_options(said: str) -> str:
-    """The same with options where it has fields of a configuration, as plans do."""
-    from harness.records import CellConfig
-
-    for name in CellConfig.model_fields:
-        if "_" in name:
-            said = re.sub(rf"\b{name}\b", f"--{name.replace('_', '-')}", said)
-    return said
-
-
 def run(args: argparse.Namespace) -> None:
     """Run the cell with a progress bar and print what came of it."""
-    from grouping.errors import StudyError
     from harness.cell import Study, run_cell
     from harness.progress import SearchProgress
     from harness.record import cell_name, read_evaluations
@@ -230,10 +219,7 @@ def run(args: argparse.Namespace) -> None:
 
     use_threads(1)
     study = Study.open(args.checkpoint, args.corpus, args.trust_checkpoint, args.device)
-    try:
-        config = study.config(**settings(args))
-    except StudyError as error:
-        raise StudyError(_as_options(str(error))) from None
+    config = study.config(**settings(args))
     _warn_of_zeros(study)
     folder = args.out or Path("runs") / cell_name(config)
     with SearchProgress(config, quiet=not sys.stderr.isatty()) as progress:

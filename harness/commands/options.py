@@ -36,8 +36,10 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where to translate and to train."""
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default: %(default)s)")
+    """What computes."""
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="what computes: cpu or cuda (default: %(default)s)"
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

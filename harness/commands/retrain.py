@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="N",
-        help="tokens of a batch, at most; no sentence may be longer (default: %(default)s)",
+        help="tokens of a batch, at most: longer sentences of train are left out, and valid may have none "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--autocast",
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     from harness.model import load_model
     from harness.record import read
     from harness.records import CellConfig
-    from harness.retraining import SHARED, Schedule, retrain
+    from harness.retraining import SHARED, Schedule, check_batches, retrain
 
     use_threads(1)
     schedule = Schedule(
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     corpus = Corpus.open(args.corpus)
+    check_batches(args.batch_tokens, corpus)
     model = load_model(
         args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint
     )

@@ -77,7 +77,9 @@ def find_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise StudyError(f"unknown device {name!r}: give cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise StudyError("no GPU that torch can use was found: give cpu, or install a CUDA build")
+        raise StudyError(
+            "no GPU that torch can use was found: say cpu for the device, or install a CUDA build"
+        )
     return torch.device(name)
 
 
