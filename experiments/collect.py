@@ -22,9 +22,10 @@ from experiments.schema import EVALUATIONS, NESTED, RUNS, SENTENCES, SETS, schem
 from experiments.translations import sentence_statistics
 from grouping import StudyError
 from harness import records
+from harness.configuration import CellConfig
 from harness.files import write_atomically, write_json, write_text
 from harness.record import read, read_evaluations
-from harness.records import CellConfig, Evaluation, Failure, Result, SetResult
+from harness.records import Evaluation, Failure, Result, SetResult
 
 
 class Collected(NamedTuple):

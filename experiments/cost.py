@@ -11,9 +11,10 @@ from experiments.grid import Grid
 from experiments.plan import PlannedCell
 from grouping import StudyError
 from harness import records
+from harness.configuration import CellConfig
 from harness.corpus.corpus import Corpus
 from harness.record import read
-from harness.records import CellConfig, Result
+from harness.records import Result
 
 #: tokens that one core translates a second, where no cell is done yet: half of what docs/performance.md
 #: measured on a processor with AVX-512, for the slower family

@@ -22,8 +22,9 @@ from experiments.plan import Cells, PlannedCell
 from grouping import StudyError
 from harness import records
 from harness.claim import claimed
+from harness.configuration import CellConfig
 from harness.files import write_text
-from harness.records import SCHEMA_VERSION, CellConfig
+from harness.records import SCHEMA_VERSION
 
 PLAN = "plan.json"
 MEMORY = ".checkpoints.json"

@@ -40,8 +40,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from experiments.inputs import Inputs
 from grouping import NotApplicable, StudyError
+from harness.configuration import CellConfig, configuration
 from harness.record import cell_name
-from harness.records import CellConfig, configuration
 
 SHIPPED = Path(__file__).parent / "plans"
 #: models that `make baselines` trains

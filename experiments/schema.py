@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness import records
-from harness.records import CellConfig, Environment, Evaluation, Failure, Held, Result, SetResult
+from harness.configuration import CellConfig
+from harness.records import Environment, Evaluation, Failure, Held, Result, SetResult
 
 RUNS, EVALUATIONS, SENTENCES = "runs.parquet", "evaluations.parquet", "sentences.parquet"
 #: changes when a column gets another meaning or goes

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from grouping import Registry, StudyError
-from harness.records import CellConfig, Evaluation, Result
+from harness.configuration import CellConfig
+from harness.records import Evaluation, Result
 
 
 class Tracker(Protocol):

@@ -13,10 +13,11 @@ from experiments.plan import PlannedCell
 from experiments.work import study_of
 from grouping import StudyError, content_hash
 from harness import records
+from harness.configuration import CellConfig
 from harness.files import file_hash
 from harness.masks import pruned_masks, read_masks
 from harness.record import cell_name, read, read_evaluations
-from harness.records import CellConfig, Result
+from harness.records import Result
 
 #: what every finished cell has
 NEEDED = (records.EVALUATIONS, records.MASKS, *records.ALL_HYPOTHESES)

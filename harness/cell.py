@@ -14,6 +14,7 @@ import torch
 
 from grouping import StudyError, connection_table, content_hash, partition
 from harness import records
+from harness.configuration import CellConfig, configuration
 from harness.constraint import Constraint, PairedBootstrap
 from harness.corpus.corpus import Corpus
 from harness.decoding import Decoding, Translator
@@ -25,16 +26,7 @@ from harness.model import TranslationModel, load_model
 from harness.olmp import check_search
 from harness.operators import operators
 from harness.record import Record
-from harness.records import (
-    CellConfig,
-    Evaluation,
-    GroupResult,
-    Held,
-    Result,
-    RetrainingResult,
-    RoundResult,
-    configuration,
-)
+from harness.records import Evaluation, GroupResult, Held, Result, RetrainingResult, RoundResult
 from harness.schedule import Round, Rounds, check_training, retraining_folder
 from harness.sentences import SentenceSet, Translated, search_decoding, shared_translations, subset
 from harness.teacher_forcing import MEASURES, ForcedSet, Measure, TeacherForcing

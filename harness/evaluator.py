@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
+from harness.configuration import CellConfig
 from harness.constraint import Constraint, Verdict
 from harness.operators import Operator
 from harness.racing import Race
 from harness.record import Record
-from harness.records import CellConfig, Evaluation, Stage
+from harness.records import Evaluation, Stage
 from harness.sentences import Translated, subset
 from harness.workers import Workers
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grouping.errors import StudyError
+from harness.configuration import DENSE, CellConfig
 from harness.evaluator import BudgetSpent, Evaluator
-from harness.records import DENSE, CellConfig
 from harness.search.rules import rules
 from harness.search.scan import scan_then_bisect
 from harness.sentences import Translated

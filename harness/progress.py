@@ -4,7 +4,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from harness.records import CellConfig, Evaluation
+from harness.configuration import CellConfig
+from harness.records import Evaluation
 
 
 class SearchProgress:

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from grouping.errors import StudyError
 from harness import records
 from harness.claim import CLAIM, Claim, is_leftover
+from harness.configuration import CellConfig
 from harness.files import PART, file_hash, write_atomically, write_json, write_text
 from harness.masks import write_masks
-from harness.records import CellConfig, Evaluation, Failure, Result
+from harness.records import Evaluation, Failure, Result
 
 T = TypeVar("T", bound=BaseModel)
 

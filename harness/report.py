@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from harness.records import CellConfig, Evaluation, Result
+from harness.configuration import CellConfig
+from harness.records import Evaluation, Result
 from harness.search.rules import rules
 
 UNITS = {

@@ -23,13 +23,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from harness.configuration import CellConfig
 from harness.corpus.corpus import Corpus
 from harness.evaluator import Evaluator
 from harness.gradual import Gradual
 from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
-from harness.records import RETRAINING, CellConfig, Evaluation
+from harness.records import RETRAINING, Evaluation
 from harness.retraining import SHARED, Retrained, Schedule, check_batches, retrain
 from harness.sentences import Translated
 

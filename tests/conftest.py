@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from harness.cell import Study, run_cell
+from harness.configuration import CellConfig
 from harness.corpus.corpus import Corpus
 from harness.corpus.prepare import Pieces, prepare
 from harness.model import import_fairseq
-from harness.records import CellConfig, Evaluation, Result
+from harness.records import Evaluation, Result
 
 import_fairseq()  # the quick way, before a test module imports it whole
 

@@ -15,9 +15,10 @@ from conftest import MODELS, ROOT, read_evaluations
 
 from harness import cli
 from harness.commands import compress
+from harness.configuration import CellConfig
 from harness.decoding.linear import multiplies
 from harness.progress import SearchProgress
-from harness.records import CellConfig, Evaluation
+from harness.records import Evaluation
 
 OLMP = Path(sys.executable).with_name("olmp")
 PREPARED = ROOT / "data" / "homeassistant.en-de"

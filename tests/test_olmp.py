@@ -12,12 +12,13 @@ from conftest import QUICK
 
 from grouping.errors import StudyError
 from harness import racing
+from harness.configuration import CellConfig
 from harness.constraint import Constraint
 from harness.evaluator import BudgetSpent, Evaluator
 from harness.olmp import BACK_OFF_STEP, ROUNDING, check_search, confirm, run_search, scan_rule
 from harness.operators import MagnitudePruning
 from harness.record import Record
-from harness.records import CellConfig, Evaluation, Stage
+from harness.records import Evaluation, Stage
 from harness.search.rules import rules
 
 

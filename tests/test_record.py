@@ -8,9 +8,10 @@ import pytest
 from conftest import largest_file
 
 from grouping.errors import StudyError
+from harness.configuration import CellConfig
 from harness.environment import environment
 from harness.record import Record, cell_name
-from harness.records import CellConfig, Evaluation, Held, Result, SetResult
+from harness.records import Evaluation, Held, Result, SetResult
 from harness.report import beginning_lines, summary_lines
 
 CONFIG = CellConfig(checkpoint_sha256="c" * 64, corpus_sha256="d" * 64)

@@ -13,7 +13,8 @@ from experiments.inputs import Inputs
 from experiments.plan import Cells, Plan, PlannedCell, cells_of
 from experiments.trackers import trackers
 from grouping.errors import StudyError
-from harness.records import CellConfig, Evaluation, Result
+from harness.configuration import CellConfig
+from harness.records import Evaluation, Result
 
 
 class Notes:

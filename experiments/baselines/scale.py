@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from experiments.baselines.train import Recipe
 from grouping.errors import StudyError
-from harness.records import CellConfig
+from harness.configuration import CellConfig
 
 #: widths that keep their proportions exactly, by architecture: layers of these widths meet
 MEETING = {

@@ -21,13 +21,14 @@ from experiments.bench.rows import Row, ratios
 from experiments.bench.speed import MODELS, fairseq
 from grouping.errors import StudyError
 from harness.cell import Study
+from harness.configuration import CellConfig
 from harness.constraint import Constraint
 from harness.evaluator import Evaluator
 from harness.olmp import run_search
 from harness.operators import operators
 from harness.racing import Race
 from harness.record import Record
-from harness.records import CellConfig, Evaluation
+from harness.records import Evaluation
 from harness.sentences import SentenceSet
 from harness.workers import Workers
 

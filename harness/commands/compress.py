@@ -165,7 +165,7 @@ def _add_schedule(cell: argparse._ArgumentGroup) -> None:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration fields that were given on the command line."""
     from grouping.errors import StudyError
-    from harness.records import PRECISIONS, CellConfig
+    from harness.configuration import PRECISIONS, CellConfig
 
     given = {name: getattr(args, name, None) for name in CellConfig.model_fields if name != "device"}
     if given["precision"] == "auto":

@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> None:
 
     from grouping.errors import StudyError
     from harness import records
+    from harness.configuration import CellConfig
     from harness.corpus.corpus import Corpus
     from harness.masks import read_masks
     from harness.model import load_model
     from harness.record import read
-    from harness.records import CellConfig
     from harness.retraining import SHARED, Schedule, check_batches, retrain
 
     use_threads(1)
