@@ -104,7 +104,8 @@ def largest_file(size: int) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)  # of those that are run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage, which takes up to half of the time, measures the first case of each test."""
+    """Those that wait for SLURM come first, while others compute; coverage measures one case of each."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
     seen: set[str] = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
