@@ -67,16 +67,25 @@ def translator(model: TranslationModel) -> Translator:
 
 
 @cache
-def both(model: str, beam: int, build: str = "native") -> list[tuple[list[int], list[int]]]:
-    """fairseq's and our hypothesis of random sentences by models with several random weights."""
-    pairs: list[tuple[list[int], list[int]]] = []
+def references(model: str, beam: int) -> list[tuple[TranslationModel, list[np.ndarray], list[list[int]]]]:
+    """Models with several random weights, random sentences, and what fairseq says to them."""
+    found = []
     for seed in SEEDS:
         with TemporaryDirectory() as folder:
             module, read = tiny(model, Path(folder), seed)
         sentences = sources(model, 30, seed)
+        found.append((read, sentences, fairseq_says(module, model, sentences, beam)))
+    return found
+
+
+@cache
+def both(model: str, beam: int, build: str = "native") -> list[tuple[list[int], list[int]]]:
+    """fairseq's and our hypothesis of random sentences by models with several random weights."""
+    pairs: list[tuple[list[int], list[int]]] = []
+    for read, sentences, theirs in references(model, beam):
         with using(build):
             ours = translator(read).translate(sentences, Decoding(beam, max_len_b=LIMIT)).hypotheses
-        pairs += zip(fairseq_says(module, model, sentences, beam), ours, strict=True)
+        pairs += zip(theirs, ours, strict=True)
     return pairs
 
 
