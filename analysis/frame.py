@@ -102,6 +102,17 @@ class Results:
                     found[name] = np.frombuffer(counts, "<i2").astype(np.int64).reshape(-1, STATISTICS)
         return found
 
+    def length_ratio(self, run: pd.Series | Mapping[str, Any]) -> float:
+        """Tokens of a cell's translation of test per token of the references; NaN where not collected.
+
+        Below one, BLEU is multiplied by the brevity penalty ``exp(1 - 1 / ratio)`` (Papineni et al., 2002).
+        """
+        counts = self.statistics.get(translation(run))
+        if counts is None:
+            return np.nan
+        said, references = counts.sum(axis=0)[:2]
+        return float(said / references)
+
     def schema(self) -> dict[str, dict[str, Any]]:
         """Type and description of every collected column, by table; of the first folder that says them."""
         return next((tables for folder in self.folders if (tables := _schema(folder))), {})

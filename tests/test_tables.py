@@ -194,7 +194,11 @@ def test_retraining(tmp_path):
         *seeds("single", 0.3, search="class-blind", config__sparsity=0.7),  # nor has this
         run(model="small", grouping="single", search="dense", remaining=1.0, pruned=(0, 0)),
     ]
-    table = shown(retraining(of(tmp_path, *rows)))
+    # two sentences of five and seven words, to references of eight
+    counted = np.array([[5, 8] + [0] * 8, [7, 8] + [0] * 8], dtype="<i2").tobytes()
+    said = {"file_sha256": "luong-pruned", "statistics": counted}
+    table = shown(retraining(written(tmp_path / "grid", rows, sentences=[said])))
+    assert table["length ratio"].tolist() == ["0.750"] * 4 + [""]
     assert table[["model", "schedule", "grouping"]].to_numpy().tolist() == [
         ["luong", "gradual", "single"],
         ["luong", "one-shot", "gate"],

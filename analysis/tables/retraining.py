@@ -17,6 +17,7 @@ a retraining, where that is not the tolerance. Epochs: of the retraining that th
 that the cell took, also that of models that lost too much to count; means. BLEU of the model on test, and its
 drop from the dense model in points, with the mean ends of the 95 % intervals of the paired bootstrap over
 sentences; a dense model, such as a small one trained from scratch, has none but when it was trained on.
+Length ratio: tokens of the translation per token of the references; below one, BLEU has a brevity penalty.
 Gradual prunes while it trains on.
 """
 SHOWN = ["schedule", "round_tolerance", "sparsity", "distillation"]
@@ -43,7 +44,8 @@ def retraining(results: Results) -> Styler:
     )
     small = rows["search"] == DENSE
     found = [
-        _row(one) for one in outcomes(rows[beside | known | small | rows.index.isin(retrained.index)], BY)
+        _row(one, results)
+        for one in outcomes(rows[beside | known | small | rows.index.isin(retrained.index)], BY)
     ]
     listed = pd.DataFrame(found).sort_values(
         ["model", "tolerance", "setting", "schedule", "remaining %"], ignore_index=True
@@ -59,7 +61,7 @@ def _like(rows: pd.DataFrame, others: pd.DataFrame, names: list[str]) -> pd.Seri
     return pd.Series(keys, index=rows.index).isin(known)
 
 
-def _row(one: Outcome) -> dict[str, Any]:
+def _row(one: Outcome, results: Results) -> dict[str, Any]:
     place = {name: one.place[name] for name in BY}
     sparsity, distillation, loose = (
         place.pop(name) for name in ("sparsity", "distillation", "round_tolerance")
@@ -79,6 +81,7 @@ def _row(one: Outcome) -> dict[str, Any]:
         "all epochs": one.cells["rounds"].map(_epochs).mean(),
         "test BLEU": one.cells["sets.test.bleu"].mean(),
         **lost,
+        "length ratio": one.cells.apply(results.length_ratio, axis="columns").mean(),
         "tokens": spent["tokens"],
         "core hours": spent["core hours"],
     }

@@ -16,7 +16,7 @@ FORMATS = {
     **dict.fromkeys(["%"], "{:z.1f}"),
     **dict.fromkeys(["points"], "{:+z.1f}"),
     **dict.fromkeys(["drop", "BLEU", "hours", "effect", "rank", "wins"], "{:z.2f}"),
-    **dict.fromkeys(["loss"], "{:.3f}"),
+    **dict.fromkeys(["loss", "ratio"], "{:.3f}"),
     **dict.fromkeys(["p", "threshold"], "{:.4f}"),
     **dict.fromkeys(["back-offs"], "{:z.1f}"),
     **dict.fromkeys(["tolerance", "epochs"], "{:g}"),
