@@ -5,11 +5,11 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -63,6 +63,11 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     """All lines of a cell's record."""
     lines = (folder / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     return [Evaluation.model_validate_json(line) for line in lines]
+
+
+def mostly_long(cases: Iterable[Any], quick: Collection[Any]) -> list[Any]:
+    """Values of one parameter, much alike: `make test` has the quick ones, `make test-long` the others."""
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.long) for case in cases]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60, between: float = 0.1) -> None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+from conftest import mostly_long
 from fairseq.data.data_utils import collate_tokens
 from fairseq.sequence_generator import SequenceGenerator
 from tiny_checkpoints import lively, tiny
@@ -172,7 +173,13 @@ def test_a_source_longer_than_the_model_reads_is_refused(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", INT8])
 @pytest.mark.parametrize("beam", BEAMS)
-@pytest.mark.parametrize("model", ["lstm tied", "transformer pre-norm", "transformer projected"])
+@pytest.mark.parametrize(
+    "model",
+    mostly_long(
+        ["lstm tied", "transformer pre-norm", "transformer projected"],
+        quick=["lstm tied", "transformer projected"],
+    ),
+)
 def test_order_and_batch_size_change_nothing(model, beam, precision, tmp_path):
     _, read = tiny(model, tmp_path)
     sentences = sources(model, 40)

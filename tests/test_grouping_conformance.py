@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 from conformance import check_partition_of, check_strategy
+from conftest import mostly_long
 from tiny_models import MODELS, description
 
 from grouping.errors import StudyError
@@ -40,7 +41,7 @@ def test_strategy_conforms(name, model):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("vectors", mostly_long([False, True], quick=[True]))
 def test_groups_are_an_exact_partition(spec, model, vectors):
     table = connection_table(description(model), vectors=vectors)
     family = description(model).family

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import mostly_long
 from tiny_checkpoints import lively, tiny
 from tiny_models import MODELS, dictionary
 from torch.nn.utils import prune
@@ -265,7 +266,7 @@ def test_kept_connections_are_what_the_pruned_checkpoint_holds(tmp_path: Path):
 GROUPINGS = {"lstm": ["single", "gate+layer", "matrix"], "transformer": ["single", "head", "attention-role"]}
 
 
-@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 17])
+@pytest.mark.parametrize("piece", mostly_long([1, 7, 64, 1 << 17], quick=[7, 1 << 17]))
 @pytest.mark.parametrize("name", ["lstm 3 layers", "transformer 3 layers", "transformer tied"])
 def test_what_goes_is_the_start_of_a_stable_sort(name, piece, monkeypatch, tmp_path):
     """However the groups are cut into pieces, with equal magnitudes of both signs in most of them."""
@@ -310,7 +311,10 @@ def test_only_groups_that_change_are_written(tmp_path):
     assert changed.sum() == operator.totals[2]
 
 
-@pytest.mark.parametrize("grouping", ["single", "layer", "matrix", "head", "shuffled(layer)"])
+@pytest.mark.parametrize(
+    "grouping",
+    mostly_long(["single", "layer", "matrix", "head", "shuffled(layer)"], ["layer", "shuffled(layer)"]),
+)
 @pytest.mark.parametrize("operator", [MagnitudePruning, ThresholdPruning])
 def test_memory_stays_below_three_times_the_model(operator, grouping):
     """The model itself is the first; measured while all is built, sorted, sized, ruled and applied."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from conftest import mostly_long
 from nevergrad.optimization.base import Optimizer
 
 from grouping.errors import StudyError
@@ -59,7 +60,7 @@ def test_improves_on_the_start(name):
 
 
 @pytest.mark.parametrize("name", ["NCS", "OnePlusOne", "CMA", "TwoPointsDE", "DE"])
-@pytest.mark.parametrize("knobs", [8, 40])
+@pytest.mark.parametrize("knobs", mostly_long([8, 40], quick=[40]))
 def test_first_steps_have_the_standard_deviation_asked_for(name, knobs):
     steps = []
     for seed in range(400 // knobs):
@@ -210,7 +211,7 @@ def rounded(x: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", ["NCS", "CMA"])
-@pytest.mark.parametrize("knobs", [1, 6, 21])
+@pytest.mark.parametrize("knobs", mostly_long([1, 6, 21], quick=[6]))
 @pytest.mark.parametrize("objective", [score, rounded])
 def test_whole_generations_equal_one_candidate_at_a_time(name, knobs, objective):
     start = np.linspace(0.2, 0.75, knobs)
@@ -231,13 +232,13 @@ def test_no_two_of_a_slice_of_differential_evolution_have_the_same_parent(name):
             optimiser.tell(candidate, score(candidate.value))
 
 
-REFUSING = ("NCS", "OnePlusOne", "DE", "TwoPointsDE")
+REFUSING = ("NCS 6", "OnePlusOne 6", "DE 6", "TwoPointsDE 6", "CMA 1")
+MORE = [f"{name} {knobs}" for name in ("NCS", "OnePlusOne", "DE", "TwoPointsDE") for knobs in (1, 2)]
 
 
-@pytest.mark.parametrize(
-    ("name", "knobs"), [(name, knobs) for name in REFUSING for knobs in (1, 2, 6)] + [("CMA", 1)]
-)
-def test_telling_the_size_of_what_is_refused_does_not_change_the_trajectory(name, knobs):
+@pytest.mark.parametrize("case", mostly_long([*REFUSING, *MORE], quick=REFUSING))
+def test_telling_the_size_of_what_is_refused_does_not_change_the_trajectory(case):
+    name, knobs = case.split()[0], int(case.split()[1])
     skipped = 0
     for seed in range(2):
         start = np.full(knobs, 0.5)
