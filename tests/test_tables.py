@@ -258,6 +258,7 @@ def test_rules_at_one_size_are_held_against_class_blind(tmp_path):
             test=29.0,
         )
         | {"config.schedule": schedule, "config.sparsity": sparsity, "config.dropout": dropout}
+        | {"config.device": "cuda" if search == "class-uniform" else "cpu"}
         | {"files": json.dumps({"test.pruned.txt": search})}
         for search in said
         for schedule, sparsity, dropout in (

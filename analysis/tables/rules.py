@@ -18,11 +18,12 @@ in percent of the prunable ones. BLEU of the model on test and its drop from the
 points, with the mean ends of the 95 % intervals of the paired bootstrap over sentences. Class-blind drop: the
 BLEU that a model has less than class-blind's of the same size (negative: more), over shared seeds, with the
 interval of the same bootstrap, bold where it excludes zero, not corrected. What another seed of a retraining
-would change is not in it.
+would change is not in it, nor what another device would, a CPU or a GPU: they are not told apart.
 """
 SHOWN = ["schedule", "dropout", "sparsity"]
-#: what concerns searches, or iterative schedules, alone: no part of a setting here
+#: what concerns searches, or iterative schedules, alone, and devices: no part of a setting here
 IDLE = (
+    *("device", "training_device"),
     *("evaluations", "tokens", "start", "sigma", "racing", "skipping", "precision"),
     *("criterion", "confidence", "round_epochs"),
 )
