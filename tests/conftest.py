@@ -1,6 +1,7 @@
 """A small corpus of real text, the shipped models on it, and cells that several test files look at."""
 
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -14,6 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from experiments.executors import Options, run_local
+from experiments.grid import Grid
+from experiments.inputs import Inputs
+from experiments.plan import Cells, Plan, PlannedCell, cells_of
 from harness.cell import Study, run_cell
 from harness.configuration import CellConfig
 from harness.corpus.corpus import Corpus
@@ -33,6 +38,18 @@ LONGEST = 60  # characters of a source sentence
 #: few resamples and two beams are enough to see what a cell does; the wide tolerance makes sure
 #: that something is pruned, whatever the shipped weights are
 QUICK = {"resamples": 100, "final_beam": 2, "tolerance": 15.0, "criterion": "point"}
+#: a cell of a second or less
+QUICK_CELL = {
+    "model": "rnnsearch",
+    "search": "OnePlusOne",
+    "start": "dense",
+    "sigma": 0.1,
+    "tolerance": 15.0,
+    "criterion": "point",
+    "resamples": 100,
+    "final_beam": 1,
+    "evaluations": 4,
+}
 CELLS = {
     "NCS": ("transformer", {"grouping": "layer", "search": "NCS", "evaluations": 18}),
     "OnePlusOne": (
@@ -173,3 +190,43 @@ def finished(studies, shared) -> Callable[[str], Finished]:
         return Finished(study, config, folder, result)
 
     return cell
+
+
+def start(folder: Path, cells: list[PlannedCell], **options) -> Grid:
+    """Run cells as `olmp grid` does."""
+    grid = Grid(folder)
+    grid.write_plan(Cells("quick", cells, []))
+    run_local(grid, cells, Options(**{"jobs": 1} | options))
+    return grid
+
+
+@pytest.fixture
+def planned(small, shared):
+    """A plan of quick cells on the small corpus."""
+
+    def made(*tables: dict) -> list[PlannedCell]:
+        plan = Plan(title="quick", corpus=small, models=MODELS, defaults=QUICK_CELL, cells=list(tables))
+        return cells_of(plan, Inputs(shared / "checkpoints-grid.json")).cells
+
+    return made
+
+
+@pytest.fixture
+def toml(small, tmp_path):
+    """The plan of ``planned`` as a file for the command line."""
+
+    def made(*tables: str) -> Path:
+        path = tmp_path / "quick.toml"
+        head = [f"{key} = {json.dumps(value)}" for key, value in QUICK_CELL.items()]
+        text = f'title = "quick"\ncorpus = "{small}"\nmodels = "{MODELS}"\n[defaults]\n' + "\n".join(head)
+        path.write_text(text + "".join(f"\n[[cells]]\n{table}" for table in tables))
+        return path
+
+    return made
+
+
+@pytest.fixture
+def done(planned, tmp_path) -> tuple[Grid, list[PlannedCell]]:
+    """A grid of two finished cells, and these."""
+    cells = planned({"grouping": ["component", "layer"]})
+    return start(tmp_path / "grid", cells), cells

@@ -4,13 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, read_evaluations
-from test_grid import QUICK
+from conftest import read_evaluations
 
 from experiments.executors import Options, run_debug
 from experiments.grid import Grid
-from experiments.inputs import Inputs
-from experiments.plan import Cells, Plan, PlannedCell, cells_of
+from experiments.plan import Cells, PlannedCell
 from experiments.trackers import trackers
 from grouping.errors import StudyError
 from harness.configuration import CellConfig
@@ -36,9 +34,8 @@ class Notes:
 
 
 @pytest.fixture
-def cell(small, shared) -> PlannedCell:
-    plan = Plan(title="", corpus=small, models=MODELS, cells=[QUICK | {"grouping": "component"}])
-    (found,) = cells_of(plan, Inputs(shared / "checkpoints-trackers.json")).cells
+def cell(planned) -> PlannedCell:
+    (found,) = planned({"grouping": "component"})
     return found
 
 
