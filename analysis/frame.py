@@ -64,6 +64,8 @@ class Results:
         found: list[Path] = []
         for path in paths:
             inside = [path] if (path / RUNS).exists() else sorted(p.parent for p in path.glob(f"*/{RUNS}"))
+            if not path.exists():
+                raise NotCollected(f"there is no {path}: name a folder that `olmp collect` has written to")
             if not inside:
                 raise NotCollected(
                     f"there is no {RUNS} in {path}, nor in a folder of it: `olmp collect {path}` makes it"

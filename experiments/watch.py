@@ -172,7 +172,11 @@ class View:
         for cell in self.cells:
             if self.states[cell.name] == "running":
                 path = self.grid.cell_folder(cell) / records.EVALUATIONS
-                yield Text(f"running: {cell.name}: {_lines(path)} of {cell.config.evaluations} evaluations")
+                searched, judged = _lines(path)
+                told = f"{searched} of {cell.config.evaluations} evaluations"
+                if judged:
+                    told += f", {judged} more to confirm what was found"
+                yield Text(f"running: {cell.name}: {told}")
 
     def _failures(self) -> Iterator[RenderableType]:
         failed = [cell for cell in self.cells if self.states[cell.name] == "failed"]
@@ -203,8 +207,11 @@ def reason(path: Path) -> str:
     return f"{failure.reason}: {' '.join(failure.message.split())}"
 
 
-def _lines(path: Path) -> int:
+def _lines(path: Path) -> tuple[int, int]:
+    """Evaluations of a running cell: those that its budget counts, and those that judge what it found."""
     try:
-        return path.read_bytes().count(b"\n")
+        lines = path.read_bytes()
     except OSError:
-        return 0
+        return 0, 0
+    judged = lines.count(b'"stage":"exact"') + lines.count(b'"stage":"confirm"')
+    return lines.count(b"\n") - judged, judged

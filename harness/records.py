@@ -51,7 +51,9 @@ class Evaluation(Strict):
         description="raced: stopped before its end, as infeasible, with estimates for the whole set; "
         "cached: same mask as before; skipped: refused by its size alone"
     )
-    score: float = Field(description="what the search minimises: the size if feasible, else above 1")
+    score: float = Field(
+        description="what the search minimises: the size if feasible or skipped, else above 1"
+    )
     feasible: bool = Field(description="whether it keeps the tolerance of its round on this set")
     bleu: float | None = Field(description="BLEU in percent, or what the constraint measures instead")
     drop: float | None = Field(description="dense minus pruned, in the constraint's unit")

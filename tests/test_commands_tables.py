@@ -53,11 +53,12 @@ def test_tables_are_written_and_what_is_missing_is_said(tmp_path, capsys):
 
 
 def test_bad_input_ends_with_one_line(tmp_path, capsys):
-    for arguments in ([str(tmp_path)], [str(tmp_path / "none")]):
-        assert cli.main(["tables", *arguments]) == 2
+    missing = tmp_path / "none"
+    for folder, said in ((tmp_path, f"runs.parquet in {tmp_path}, nor"), (missing, f"{missing}: name")):
+        assert cli.main(["tables", str(folder)]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("olmp: error: there is no runs.parquet in ")
+        assert err.startswith(f"olmp: error: there is no {said}")
         assert err.count("\n") == 1
     written(tmp_path / "grid", [run()])
     assert cli.main(["tables", str(tmp_path), "--only", "bset"]) == 2

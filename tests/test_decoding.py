@@ -68,7 +68,9 @@ def translator(model: TranslationModel) -> Translator:
 
 
 @cache
-def references(model: str, beam: int) -> list[tuple[TranslationModel, list[np.ndarray], list[list[int]]]]:
+def fairseq_hypotheses(
+    model: str, beam: int
+) -> list[tuple[TranslationModel, list[np.ndarray], list[list[int]]]]:
     """Models with several random weights, random sentences, and what fairseq says to them."""
     found = []
     for seed in SEEDS:
@@ -83,7 +85,7 @@ def references(model: str, beam: int) -> list[tuple[TranslationModel, list[np.nd
 def both(model: str, beam: int, build: str = "native") -> list[tuple[list[int], list[int]]]:
     """fairseq's and our hypothesis of random sentences by models with several random weights."""
     pairs: list[tuple[list[int], list[int]]] = []
-    for read, sentences, theirs in references(model, beam):
+    for read, sentences, theirs in fairseq_hypotheses(model, beam):
         with using(build):
             ours = translator(read).translate(sentences, Decoding(beam, max_len_b=LIMIT)).hypotheses
         pairs += zip(theirs, ours, strict=True)

@@ -13,8 +13,9 @@ from analysis.tables.style import table
 
 CAPTION = """With and without retraining. Remaining connections in percent of the prunable ones: median and
 range over seeds; what is left of the model in connections. Round tolerance: what pruning might cost before
-a retraining, where that is not the tolerance. Epochs: of the retraining that the model has had, and of all
-that the cell took, also that of models that lost too much to count; means. BLEU of the model on test, and its
+a retraining, where that is not the tolerance. Asked: what was to remain, where the size was given. Epochs:
+of the retraining that the model has had, and of all that the cell took, also that of models that lost too
+much to count; means. BLEU of the model on test, and its
 drop from the dense model in points, with the mean ends of the 95 % intervals of the paired bootstrap over
 sentences; a dense model, such as a small one trained from scratch, has none but when it was trained on.
 Length ratio: tokens of the translation per token of the references; below one, BLEU has a brevity penalty.

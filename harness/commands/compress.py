@@ -65,7 +65,10 @@ def _add_search(cell: argparse._ArgumentGroup) -> None:
         "--confidence", type=float, metavar="X", help="of the bound, a fraction (default: 0.95)"
     )
     cell.add_argument(
-        "--evaluations", type=int, metavar="N", help="budget, those of the start included (default: 150)"
+        "--evaluations",
+        type=int,
+        metavar="N",
+        help="budget, those of the start included, those on confirm apart (default: 150)",
     )
     cell.add_argument("--tokens", type=int, metavar="N", help="budget of delivered tokens (default: none)")
     cell.add_argument("--start", metavar="NAME", help="class-blind (default) or dense")

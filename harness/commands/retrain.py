@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=5e-4,
         metavar="X",
-        help="halved each epoch (%(default)s)",
+        help="halved each epoch (default: %(default)s)",
     )
     parser.add_argument(
         "--dropout",
