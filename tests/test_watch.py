@@ -66,7 +66,8 @@ def test_what_is_done_running_failed_and_left(grid, cells, finished):
     folder = grid.cell_folder(cells[2])
     folder.mkdir(parents=True)
     (folder / CONFIG).write_text(cells[2].config.model_dump_json())
-    (folder / EVALUATIONS).write_text("{}\n{}\n{}")  # the third is being written
+    # the last is being written
+    (folder / EVALUATIONS).write_text('{}\n{"stage":"search"}\n{"stage":"confirm"}\n{')
     with Claim(folder):
         lines = shown(Watch(grid))
     assert lines[0] == "quick: 2 done, 1 failed, 1 running of 4 cells"
@@ -87,7 +88,7 @@ def test_what_is_done_running_failed_and_left(grid, cells, finished):
     size, drop = f"{result.remaining:.1%}", f"{result.sets['test'].drop:.2f}"
     assert lines[4].split() == ["rnnsearch", "OnePlusOne", "gate", "15", "1/3", "1", size, size, drop]
     assert lines[5].split()[:5] == ["transformer", "NCS", "layer", "15", "1/1"]
-    assert lines[6] == f"running: {cells[2].name}: 2 of 6 evaluations"
+    assert lines[6] == f"running: {cells[2].name}: 2 of 6 evaluations, 1 more to confirm what was found"
     assert lines[7] == f"failed: {cells[3].name}: memory: too much"
     assert len(lines) == 8
 
