@@ -203,6 +203,8 @@ def test_a_search_without_groups_that_comes_second_is_the_next(tmp_path, single,
     assert {role: one.way for role, one in answer.versus.items()} == roles
     said = {"single": "not shown", "layer": "yes"}[roles["next"]]
     assert words.noise(answer) == f"More than noise: {said}."
+    named = {"single": "a search without groups", "layer": "the next grouping"}
+    assert words.role(answer.versus["next"]) == named[roles["next"]]
 
 
 def test_one_seed_says_nothing_about_noise(tmp_path):
@@ -325,7 +327,12 @@ def with_text(folder: Path, cell: dict, pruned: list[str] = PRUNED, **others: di
     (place / "test.pruned.txt").write_text("".join(f"{line}\n" for line in pruned))
     planned = {"name": cell["cell"], "corpus": str(corpus), "config": {"corpus_sha256": "text"}}
     missing = planned | {"name": "luong/not-run"}
-    skipped = [{"settings": {"model": "luong", "grouping": "head"}, "reason": "no heads"}]
+    skipped = [
+        {"settings": {"model": model, "grouping": "head", "seed": seed}, "reason": "no heads"}
+        for model in ("luong", "rnnsearch")
+        for seed in (1, 2)
+    ]
+    skipped.append({"settings": {"model": "luong", "grouping": "role"}, "reason": "no roles"})
     (grid / "plan.json").write_text(json.dumps({"cells": [planned, missing], "skipped": skipped}))
     names = json.loads(cell["files"])
     sentences = [
@@ -366,7 +373,12 @@ def test_sizes_are_exact_enough_to_be_rounded_by_the_page(tmp_path):
 def test_what_was_skipped_or_not_run_is_told(tmp_path):
     results = with_text(tmp_path, run())
     assert skipped(results) == [
-        {"grid": "grid", "what": "model luong, grouping head", "reason": "no heads"},
+        {
+            "grid": "grid",
+            "what": "4 cells: model luong, rnnsearch; grouping head; seed 1, 2",
+            "reason": "no heads",
+        },
+        {"grid": "grid", "what": "1 cell: model luong; grouping role", "reason": "no roles"},
         {"grid": "grid", "what": "1 of 2 planned cells", "reason": "not run, or not collected"},
     ]
 

@@ -15,7 +15,7 @@ from analysis.errors import NotCollected
 from analysis.frame import SETS, Results, failed, finished, require
 from analysis.output import GENERATOR
 from analysis.report import words
-from analysis.report.answers import ROLES, answers
+from analysis.report.answers import answers
 from analysis.report.content import SCORES, contents, own_versions, skipped, versions
 from analysis.report.glossary import glossary
 from analysis.report.texts import Texts
@@ -50,7 +50,6 @@ def page(results: Results) -> str:
         generator=GENERATOR,
         answers=found,
         words=words,
-        roles=ROLES,
         glossary=glossary(results.runs),
         setting=setting,
         grids=[folder.resolve().name for folder in results.folders],

@@ -63,19 +63,31 @@ def figures(results: Results) -> dict[str, Any]:
 
 
 def skipped(results: Results) -> list[dict[str, str]]:
-    """What the plans left out, and why; and how many of their cells have not been run."""
+    """What the plans left out, all cells of one reason together; and how many cells have not been run."""
     found = []
     names = set(results.runs["cell"])
     for folder in results.folders:
         about = plan(folder)
+        reasons: dict[str, list[dict[str, Any]]] = {}
         for one in about.get("skipped", []):
-            settings = ", ".join(f"{key} {value}" for key, value in one.get("settings", {}).items())
-            found.append({"grid": folder.resolve().name, "what": settings, "reason": str(one.get("reason"))})
+            reasons.setdefault(str(one.get("reason")), []).append(one.get("settings", {}))
+        for reason, left_out in reasons.items():
+            found.append({"grid": folder.resolve().name, "what": _together(left_out), "reason": reason})
         waiting = [cell for cell in about.get("cells", []) if cell.get("name") not in names]
         if waiting:
             what = f"{len(waiting)} of {len(about['cells'])} planned cells"
             found.append({"grid": folder.resolve().name, "what": what, "reason": "not run, or not collected"})
     return found
+
+
+def _together(cells: list[dict[str, Any]]) -> str:
+    """How many cells there are, and the values that each of their settings has."""
+    values: dict[str, dict[str, None]] = {}
+    for settings in cells:
+        for name, value in settings.items():
+            values.setdefault(name, {})[str(value)] = None
+    said = "; ".join(f"{name} {', '.join(several)}" for name, several in values.items())
+    return f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {said}"
 
 
 def versions(results: Results) -> list[tuple[str, str, int]]:

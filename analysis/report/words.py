@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from analysis.report.answers import LEVEL, Answer, Entry, Versus
+from analysis.report.answers import LEVEL, ROLES, Answer, Entry, Versus
 from analysis.report.errors import Kind
 
 #: how a verdict answers "is it more than that?"
@@ -51,6 +51,11 @@ def noise(answer: Answer) -> str:
     if any(one.verdict == "untested" for one in answer.versus.values()):
         said.append("One seed says nothing about noise.")
     return " ".join(said)
+
+
+def role(one: Versus) -> str:
+    """What the winner is compared with; the next may be no grouping at all."""
+    return ROLES["single" if one.way == "single" else one.role]
 
 
 def by_another(answer: Answer, one: Versus) -> str:
