@@ -149,6 +149,9 @@ def run_cell(
     subset(len(study.corpus.references("search")), config.search_sentences)  # refuses more than there are
     operators.get(config.operator)
     check_workers(workers)
+    if not (folder / records.RESULT).exists():  # what is finished returns on any machine
+        Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
+        check_training(config, study.model, study.corpus)
     dense = study.model.flat.clone()
     with Record(folder, config) as record:
         if (finished := record.result()) is not None:
@@ -172,8 +175,6 @@ def _run(
     workers: int,
     keep_checkpoint: bool,
 ) -> Result:
-    Place.of(study.translator.device, config.precision)  # refuses one that this machine does not have
-    check_training(config, study.corpus)
     started = time.perf_counter()
     sets = sets_of(study, config)
     stages = _stages(study, config, sets)

@@ -99,6 +99,12 @@ class Claim:
         if [seen.token for seen in _claims(self.folder)][-1:] != [self.token]:
             raise Lost(f"{self.folder} was taken over by another process while this one was asleep")
 
+    def sweep(self) -> None:
+        """Remove what writes that were cut off have left in the folder."""
+        for draft in self.folder.glob(f".*{PART}"):
+            if not draft.name.startswith(f".{CLAIM}"):  # of one that is being made at this moment
+                draft.unlink(missing_ok=True)
+
     def release(self) -> None:
         """Let others have the folder."""
         self._over.set()

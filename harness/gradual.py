@@ -118,7 +118,8 @@ class Pruner:
 
     def hold(self, module: torch.nn.Module) -> None:
         """Have gradients of what has gone be zero, from whenever it goes."""
-        for name, parameter in module.named_parameters():
+        trained = ((name, one) for name, one in module.named_parameters() if one.requires_grad)
+        for name, parameter in trained:
             parameter.register_hook(lambda gradient, name=name: self._held(name, gradient))
 
     def begin_epoch(self, updates: int) -> None:

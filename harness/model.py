@@ -160,8 +160,10 @@ def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
         raise StudyError(f"{checkpoint} is a folder, where a checkpoint is wanted; in it there is {inside}")
     if not checkpoint.is_file():
         raise StudyError(f"checkpoint {checkpoint} does not exist")
+    # what is allowed already stays so: torch forgets at the end whatever it was given here
+    allowed = set() if trust else _allowed_globals() - set(torch.serialization.get_safe_globals())
     try:
-        with torch.serialization.safe_globals([] if trust else _allowed_globals()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about damage before it fails
             state = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
@@ -182,12 +184,12 @@ def read_checkpoint(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     return state
 
 
-def _allowed_globals() -> list[Any]:
+def _allowed_globals() -> set[Any]:
     from omegaconf import AnyNode, DictConfig, ListConfig
     from omegaconf.base import ContainerMetadata, Metadata
 
     containers = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
-    return [argparse.Namespace, *containers, typing.Any, collections.defaultdict, dict, list, int]
+    return {argparse.Namespace, *containers, typing.Any, collections.defaultdict, dict, list, int}
 
 
 def _forbidden_global(reason: str) -> str:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from grouping.errors import StudyError
 from harness import records
-from harness.claim import CLAIM, Claim, is_leftover
+from harness.claim import Claim, is_leftover
 from harness.configuration import CellConfig
-from harness.files import PART, file_hash, write_atomically, write_json, write_text
+from harness.files import file_hash, write_atomically, write_json, write_text
 from harness.masks import write_masks
 from harness.records import Evaluation, Failure, Result
 
@@ -63,9 +63,7 @@ class Record:
             raise StudyError(f"could not make {self.folder}: {error}") from error
         self._claim = Claim(self.folder)
         check_folder(self.folder, config)  # again: now nobody else writes
-        for draft in self.folder.glob(f".*{PART}"):
-            if not draft.name.startswith(f".{CLAIM}"):  # of one that is being made at this moment
-                draft.unlink(missing_ok=True)
+        self._claim.sweep()
         if (self.folder / records.RESULT).exists():
             return []
         # the configuration first, so that whatever stops us from here on leaves a folder that resumes

@@ -85,6 +85,8 @@ class Schedule:
             raise StudyError(f"dropout {self.dropout} is not possible: give a fraction from 0 to below 1")
         if self.autocast not in ("", "bfloat16"):
             raise StudyError(f"autocast {self.autocast!r} is not possible: give bfloat16, or nothing")
+        if not 0 <= self.seed < 2**32:
+            raise StudyError(f"seed {self.seed} is not possible: give 0 or more, below 2**32")
         find_device(self.device)
 
     @classmethod
@@ -148,14 +150,23 @@ class Retrained:
         return len(self.valid_loss)
 
 
-def check_batches(batch_tokens: int, corpus: Corpus) -> None:
-    """Raise StudyError for batches that a sentence of valid does not fit in; of train such are left out."""
-    longest = max(len(ids) for ids in [*corpus.source_tokens("valid"), *corpus.target_tokens("valid")])
-    if batch_tokens < longest:
+def check_valid(model: TranslationModel, corpus: Corpus, batch_tokens: int) -> None:
+    """Raise StudyError for a sentence of valid that a batch or the model has no room for.
+
+    Of train fairseq leaves such sentences out.
+    """
+    longest = [max(map(len, tokens("valid"))) for tokens in (corpus.source_tokens, corpus.target_tokens)]
+    if batch_tokens < max(longest):
         raise StudyError(
-            f"batch-tokens {batch_tokens} is not possible: a sentence of valid has {longest}; give {longest} "
-            "or more"
+            f"batch-tokens {batch_tokens} is not possible: a sentence of valid has {max(longest)}; give "
+            f"{max(longest)} or more"
         )
+    for side, length, limit in zip(("source", "target"), longest, model.module.max_positions(), strict=True):
+        if length > limit:
+            raise StudyError(
+                f"a sentence of valid has {length} tokens, and the model {limit} positions: leave it out, or "
+                f"use a model trained with a larger --max-{side}-positions"
+            )
 
 
 def retrain(
@@ -183,7 +194,8 @@ def retrain(
     if inside and JOB not in inside:
         raise StudyError(f"{folder} exists and holds no retraining: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    with Claim(folder):
+    with Claim(folder) as claim:
+        claim.sweep()
         if (folder / JOB).exists() and _identity(read_job(folder / JOB)) != _identity(job):
             if any((folder / name).exists() for name in (BEST, LAST, DONE)):
                 raise StudyError(f"{folder} holds another retraining: choose another --out, or remove it")
@@ -209,6 +221,11 @@ def retrain(
         model.load_weights(folder / (BEST if schedule.patience else LAST))
         if not finished:
             epochs = told(folder / LOG)
+            if len(epochs) != (saved := _saved_epochs(folder)):
+                raise StudyError(
+                    f"{folder / LOG} tells of {len(epochs)} epochs, {LAST} has {saved}: put the whole log "
+                    "back, or remove the folder to train again"
+                )
             retrained = Retrained(
                 updates=epochs[-1].updates,
                 words=len(epochs) * _words(model, corpus, schedule),

@@ -31,7 +31,7 @@ from harness.model import TranslationModel
 from harness.olmp import BACK_OFF_STEP, at_given_size, confirm, run_search
 from harness.operators import Operator
 from harness.records import RETRAINING, Evaluation
-from harness.retraining import SHARED, Retrained, Schedule, check_batches, retrain
+from harness.retraining import SHARED, Retrained, Schedule, check_valid, retrain
 from harness.sentences import Translated
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -222,11 +222,11 @@ def schedule_of(config: CellConfig, epochs: int) -> Schedule:
     return make(epochs, config.learning_rate, **settings)
 
 
-def check_training(config: CellConfig, corpus: Corpus) -> None:
+def check_training(config: CellConfig, model: TranslationModel, corpus: Corpus) -> None:
     """Refuse a training that cannot be, before anything is translated. Raises StudyError."""
     if config.trains:
         schedule_of(config, config.epochs)
-        check_batches(config.batch_tokens, corpus)
+        check_valid(model, corpus, config.batch_tokens)
 
 
 def _epochs_of_rounds(config: CellConfig) -> list[int]:

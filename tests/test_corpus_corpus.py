@@ -75,6 +75,16 @@ def test_an_unknown_split_is_answered_with_the_known_ones():
         Corpus.open(PREPARED).sources("dev")
 
 
+def test_a_corpus_without_text_to_train_on_says_how_it_gets_it(copy):
+    about = json.loads((copy / "corpus.json").read_text())
+    del about["sentences"]["valid"]
+    (copy / "corpus.json").write_text(json.dumps(about))
+    with pytest.raises(
+        StudyError, match="no split 'valid'; .*; of a data-bin it comes by --split valid=THEIRS"
+    ):
+        Corpus.open(copy).source_tokens("valid")
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
 def test_a_folder_without_a_corpus_is_refused(tmp_path, content):
     if content:

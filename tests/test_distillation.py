@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import Categorical, kl_divergence
 from grouping.errors import StudyError
 from harness import cli
 from harness.cell import Study, run_cell
+from harness.masks import read_masks
 from harness.model import load_model
 from harness.retraining import Schedule, retrain
 from harness.training.distillation import DistilledCrossEntropy
@@ -136,6 +138,26 @@ def test_the_command_distils_and_plain_fairseq_generate_loads_the_student(finish
 
 class Stopped(Exception):
     """An interruption."""
+
+
+def test_interrupted_it_ends_in_the_same_student(finished, small, tmp_path):
+    masks = read_masks(finished("OnePlusOne").folder / "masks.npz")
+
+    def student(folder: Path, notify=lambda epoch, valid_loss: None) -> torch.Tensor:
+        study = Study.open(MODELS / "rnnsearch.pt", small)
+        schedule = Schedule(epochs=3, learning_rate=1e-3, distillation=0.5)
+        dense = study.model.flat.clone()
+        retrain(study.model, masks, study.corpus, folder, schedule, notify, teacher=dense)
+        return study.model.flat
+
+    def stop(epoch: int, valid_loss: float) -> None:
+        if epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        student(tmp_path / "stopped", stop)
+    assert (tmp_path / "stopped" / "checkpoint_last.pt").exists()
+    assert torch.equal(student(tmp_path / "stopped"), student(tmp_path / "whole"))
 
 
 def test_the_teacher_of_every_round_is_the_dense_model(small, tmp_path):

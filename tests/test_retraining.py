@@ -107,8 +107,10 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
     with pytest.raises(KeyboardInterrupt):
         retrain(own.model, masks, own.corpus, folder, QUICK, stop)
     assert not (folder / "retraining.json").exists()
+    (folder / ".retrained.pt.0123.part").touch()  # of a write that was cut off
     found = retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
     assert found.epochs == 2
+    assert not (folder / ".retrained.pt.0123.part").exists()
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = study("rnnsearch")
     assert retrain(again.model, masks, own.corpus, folder, QUICK) == found
@@ -119,6 +121,10 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
     for others, schedule in ((fewer, QUICK), (masks, replace(QUICK, autocast="bfloat16"))):
         with pytest.raises(StudyError, match="holds another retraining"):
             retrain(study("rnnsearch").model, others, own.corpus, folder, schedule)
+    (folder / "retraining.json").unlink()
+    (folder / LOG).unlink()
+    with pytest.raises(StudyError, match=r"train.log tells of 0 epochs, checkpoint_last.pt has 2: put the"):
+        retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
 
 
 def test_one_that_came_to_nothing_makes_way_for_other_settings(finished, study, tmp_path):
@@ -364,6 +370,7 @@ def test_fairseq_trains_with_that_dropout_and_such_batches(finished, study, tmp_
         ({"dropout": 1.0}, "dropout 1.0 is"),
         ({"learning_rate": 0}, "learning-rate 0 is"),
         ({"autocast": "x"}, "autocast"),
+        ({"seed": -1}, "seed -1 is"),
     ],
 )
 def test_impossible_schedules_are_refused(settings, said):

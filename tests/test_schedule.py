@@ -293,6 +293,7 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_translated(
     with pytest.raises(StudyError, match=said):
         run(study, tmp_path / "cell", **given | settings)
     assert not study._sets
+    assert not (tmp_path / "cell").exists()  # which would stand in the way of other settings
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     from harness.masks import read_masks
     from harness.model import load_model
     from harness.record import read
-    from harness.retraining import SHARED, Schedule, check_batches, retrain
+    from harness.retraining import SHARED, Schedule, check_valid, retrain
 
     use_threads(1)
     schedule = Schedule(
@@ -73,7 +73,6 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     corpus = Corpus.open(args.corpus)
-    check_batches(args.batch_tokens, corpus)
     model = load_model(
         args.checkpoint, corpus.source_dictionary, corpus.target_dictionary, args.trust_checkpoint
     )
@@ -82,14 +81,19 @@ def run(args: argparse.Namespace) -> None:
     config = read(args.cell / records.CONFIG, CellConfig)
     if config.checkpoint_sha256 != model.content_hash:
         raise StudyError(f"{args.cell} is of another model than {args.checkpoint}: name its dense model")
-    masks = read_masks(args.cell / records.MASKS)
+    if not (args.cell / records.RESULT).is_file():
+        raise StudyError(f"the cell in {args.cell} is not finished: `olmp compress` again goes on with it")
+    masks, dense = read_masks(args.cell / records.MASKS), model.flat.clone()
+    check_valid(model, corpus, args.batch_tokens)
+    if config.trains:
+        model.load_weights(args.cell / records.CHECKPOINT)
     with tqdm(total=args.epochs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
 
         def ended(epoch: int, valid_loss: float) -> None:
             bar.set_postfix(valid_loss=valid_loss, refresh=False)
             bar.update(epoch - bar.n)
 
-        found = retrain(model, masks, corpus, args.out, schedule, ended, teacher=model.flat.clone())
+        found = retrain(model, masks, corpus, args.out, schedule, ended, teacher=dense)
     model.save(args.out / "retrained.pt")
     losses = ", ".join(f"{loss:.3f}" for loss in found.valid_loss)
     how = f" in {found.precision}" if found.precision else ""

@@ -158,7 +158,8 @@ class Corpus:
     def _count(self, split: str) -> int:
         counts = self.about["sentences"]
         if split not in counts:
-            raise StudyError(f"{self.folder} has no split {split!r}; it has {', '.join(counts)}")
+            how = f"; of a data-bin it comes by --split {split}=THEIRS[FROM:TO]" if split in TRAINING else ""
+            raise StudyError(f"{self.folder} has no split {split!r}; it has {', '.join(counts)}{how}")
         return counts[split]
 
     def _lines(self, split: str, language: str) -> list[str]:

@@ -61,13 +61,15 @@ def train_step(task: FairseqTask, sample: dict, model: torch.nn.Module, *rest: A
 def hold(model: torch.nn.Module, masks: Mapping[str, NDArray[np.bool_]]) -> None:
     """Prune a model, and keep what was pruned at zero through all training.
 
-    ``masks`` are True where a connection is kept, by the first name of each tensor.
+    ``masks`` are True where a connection is kept, by the first name of each tensor. A frozen tensor, such as
+    that of ``--encoder-freeze-embed``, has no gradient to hold.
     """
     for name, parameter in model.named_parameters():
         if name in masks:
             kept = torch.from_numpy(masks[name])
             parameter.data.mul_(kept)
-            parameter.register_hook(_Kept(kept))
+            if parameter.requires_grad:
+                parameter.register_hook(_Kept(kept))
 
 
 class _Kept:
