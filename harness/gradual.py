@@ -118,9 +118,9 @@ class Pruner:
 
     def hold(self, module: torch.nn.Module) -> None:
         """Have gradients of what has gone be zero, from whenever it goes."""
-        trained = ((name, one) for name, one in module.named_parameters() if one.requires_grad)
-        for name, parameter in trained:
-            parameter.register_hook(lambda gradient, name=name: self._held(name, gradient))
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient, name=name: self._held(name, gradient))
 
     def begin_epoch(self, updates: int) -> None:
         """To be called before each epoch, with its number of updates."""

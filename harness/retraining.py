@@ -221,11 +221,6 @@ def retrain(
         model.load_weights(folder / (BEST if schedule.patience else LAST))
         if not finished:
             epochs = told(folder / LOG)
-            if len(epochs) != (saved := _saved_epochs(folder)):
-                raise StudyError(
-                    f"{folder / LOG} tells of {len(epochs)} epochs, {LAST} has {saved}: put the whole log "
-                    "back, or remove the folder to train again"
-                )
             retrained = Retrained(
                 updates=epochs[-1].updates,
                 words=len(epochs) * _words(model, corpus, schedule),
@@ -321,9 +316,18 @@ def _train(folder: Path, schedule: Schedule, notify: Callable[[int, float], None
 
 
 def _ended(folder: Path, schedule: Schedule) -> bool:
-    """Whether the training that was stopped here had lost its patience already."""
+    """Whether the training that was stopped here had lost its patience already.
+
+    Raises StudyError where the log has lost saved epochs: patience and what is recorded follow from it.
+    """
     saved = _saved_epochs(folder)
-    return saved > 0 and out_of_patience(told(folder / LOG)[:saved], schedule.patience)
+    epochs = told(folder / LOG)[:saved]
+    if len(epochs) < saved:
+        raise StudyError(
+            f"{folder / LOG} tells of {len(epochs)} of the {saved} epochs that {LAST} has seen: put the log "
+            "back, or remove the folder to train again"
+        )
+    return out_of_patience(epochs, schedule.patience)
 
 
 def _saved_epochs(folder: Path) -> int:

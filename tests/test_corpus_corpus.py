@@ -80,7 +80,7 @@ def test_a_corpus_without_text_to_train_on_says_how_it_gets_it(copy):
     del about["sentences"]["valid"]
     (copy / "corpus.json").write_text(json.dumps(about))
     with pytest.raises(
-        StudyError, match="no split 'valid'; .*; of a data-bin it comes by --split valid=THEIRS"
+        StudyError, match="no split 'valid'; .*; to train, import the data-bin anew with --split"
     ):
         Corpus.open(copy).source_tokens("valid")
 

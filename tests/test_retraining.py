@@ -123,7 +123,9 @@ def test_an_interrupted_retraining_goes_on_and_a_finished_one_returns(finished, 
             retrain(study("rnnsearch").model, others, own.corpus, folder, schedule)
     (folder / "retraining.json").unlink()
     (folder / LOG).unlink()
-    with pytest.raises(StudyError, match=r"train.log tells of 0 epochs, checkpoint_last.pt has 2: put the"):
+    with pytest.raises(
+        StudyError, match=r"train.log tells of 0 of the 2 epochs that checkpoint_last.pt has seen: put"
+    ):
         retrain(study("rnnsearch").model, masks, own.corpus, folder, QUICK)
 
 
@@ -371,6 +373,7 @@ def test_fairseq_trains_with_that_dropout_and_such_batches(finished, study, tmp_
         ({"learning_rate": 0}, "learning-rate 0 is"),
         ({"autocast": "x"}, "autocast"),
         ({"seed": -1}, "seed -1 is"),
+        ({"seed": 2**32}, "seed 4294967296 is"),
     ],
 )
 def test_impossible_schedules_are_refused(settings, said):

@@ -35,8 +35,9 @@ def test_a_frozen_embedding_is_pruned_and_not_trained(with_settings, tmp_path, s
     dense = {name: p.clone().numpy() for name, p in study.model.module.named_parameters()}
     result = run_cell(study, study.config(**HALF, schedule=schedule), tmp_path / "cell")
     weights = torch.load(tmp_path / "cell" / "pruned.pt", weights_only=True)["model"]
-    gone = 0
-    for name, mask in read_masks(tmp_path / "cell" / "masks.npz").items():
+    masks, gone = read_masks(tmp_path / "cell" / "masks.npz"), 0
+    assert not masks["encoder.embed_tokens.weight"].all()
+    for name, mask in masks.items():
         found = weights[name].numpy()
         assert not found[~mask].any()
         gone += (~mask).sum()
@@ -45,9 +46,11 @@ def test_a_frozen_embedding_is_pruned_and_not_trained(with_settings, tmp_path, s
     assert gone == result.pruned == round(0.5 * result.prunable)
 
 
-def test_a_sentence_of_valid_beyond_the_models_positions_is_refused_at_once(with_settings, tmp_path):
-    study = with_settings("transformer", max_target_positions=5)
-    with pytest.raises(StudyError, match=r"tokens, and the model 5 positions: .* --max-target-positions$"):
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_sentence_of_valid_beyond_the_models_positions_is_refused_at_once(with_settings, tmp_path, side):
+    study = with_settings("transformer", **{f"max_{side}_positions": 5})
+    said = rf"of valid has \d+ tokens, and the model 5 positions: .* --max-{side}-positions$"
+    with pytest.raises(StudyError, match=said):
         run_cell(study, study.config(**HALF, schedule="retrain"), tmp_path / "cell")
     assert not (tmp_path / "cell").exists()
 
@@ -61,6 +64,10 @@ def test_the_command_trains_the_model_of_a_retrained_cell_on(small, tmp_path, ca
     assert cli.main(command) == 2
     assert f"the cell in {cell} is not finished: `olmp compress` again" in capsys.readouterr().err
     result.rename(cell / "result.json")
+    pruned = (cell / "pruned.pt").rename(tmp_path / "pruned.pt")
+    assert cli.main(command) == 2
+    assert f"{cell / 'pruned.pt'} is gone: put it back" in capsys.readouterr().err
+    pruned.rename(cell / "pruned.pt")
     assert cli.main(command) == 0
     dense = hash_weights(study.model.flat)
     study.model.load_weights(cell / "pruned.pt")

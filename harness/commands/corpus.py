@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS[FROM:TO]",
-        help="for example search=valid[:1000] (repeat; search, confirm and test are needed)",
+        help="for example search=valid[:1000] (repeat; search, confirm and test are needed, "
+        "and to retrain train and valid, too)",
     )
 
 

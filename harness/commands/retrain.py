@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
     from harness.corpus.corpus import Corpus
     from harness.masks import read_masks
     from harness.model import load_model
-    from harness.record import read
+    from harness.record import Record, read
+    from harness.records import Result
     from harness.retraining import SHARED, Schedule, check_valid, retrain
 
     use_threads(1)
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
         raise StudyError(f"{args.cell} is of another model than {args.checkpoint}: name its dense model")
     if not (args.cell / records.RESULT).is_file():
         raise StudyError(f"the cell in {args.cell} is not finished: `olmp compress` again goes on with it")
+    with Record(args.cell, config) as record:
+        record.check_files(read(args.cell / records.RESULT, Result))
     masks, dense = read_masks(args.cell / records.MASKS), model.flat.clone()
     check_valid(model, corpus, args.batch_tokens)
     if config.trains:

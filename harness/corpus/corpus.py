@@ -158,8 +158,11 @@ class Corpus:
     def _count(self, split: str) -> int:
         counts = self.about["sentences"]
         if split not in counts:
-            how = f"; of a data-bin it comes by --split {split}=THEIRS[FROM:TO]" if split in TRAINING else ""
-            raise StudyError(f"{self.folder} has no split {split!r}; it has {', '.join(counts)}{how}")
+            how = "; to train, import the data-bin anew with --split train=… and --split valid=…, too"
+            raise StudyError(
+                f"{self.folder} has no split {split!r}; it has {', '.join(counts)}"
+                f"{how if split in TRAINING else ''}"
+            )
         return counts[split]
 
     def _lines(self, split: str, language: str) -> list[str]:
